@@ -1,0 +1,267 @@
+"""An entropy control: a record of functions; `chain` composes them. Plain GRPO is the empty chain.
+
+    plan     before a rollout: what to sample besides the recipe's completions
+    shape    once a generation, on all its rows of all processes: advantages, rows, masks
+    measure  once an update, on its whole population: what to select, drop or weigh (no gradient)
+    apply    once a micro-batch: the loss terms, given what `measure` decided
+    step     once an update: the next state, from statistics summed over micro-batches and processes
+
+`measure` sees every token of the update, in an order that does not depend on the layout, and is called with the
+same numbers on every process. So a mean, a quantile or a top-k needs no communication, and a result cannot
+depend on how the batch was cut. With `scope="micro_batch"`, for comparison with the authors' code, it sees one
+micro-batch at a time.
+
+A control's state is plain data (numbers, strings, lists, dicts): it goes into the checkpoint as it is.
+A method is one file of this folder with a frozen pydantic `Config` and `build(config) -> EntropyControl`.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from rlvr.batch import LossTerms, Marks, RolloutBatch, TokenBatch
+
+State = dict[str, Any]
+Stats = dict[str, Tensor]
+"""Statistic -> (numerator, denominator), a tensor of two: sums add up, the quotient is the statistic."""
+Scope = Literal["update", "micro_batch"]
+Need = Literal["entropies", "old_logprobs", "old_entropies", "ref_logprobs", "initial_logprobs"]
+
+DROP = "drop"
+"""The mark by which `measure` takes tokens out of the loss and its denominator."""
+
+
+def ratio(numerator: Tensor, denominator: Tensor | float) -> Tensor:
+    """Return a statistic as the pair that adds up over micro-batches and processes."""
+    top = numerator.detach().double()
+    return torch.stack([top, torch.as_tensor(denominator, device=top.device).detach().double()])
+
+
+@dataclass(frozen=True)
+class TemperedRollout:
+    """A second rollout of a part of the prompts at another temperature."""
+
+    temperature: float
+    prompt_fraction: float
+    """Share of the generation's prompts, the first ones, 0..1."""
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """Rows of the initial policy that join every update."""
+
+    rows_per_update: int
+    samples: int
+    """Completions of the initial policy per prompt when the buffer is made."""
+    min_pass_rate: float
+    """A prompt joins when at least this share of its completions is correct, 0..1."""
+    buffer: str | None
+    """A buffer file; None: made before the first update and kept in the run folder."""
+
+
+@dataclass(frozen=True)
+class RolloutPlan:
+    """What to sample besides the recipe's completions."""
+
+    tempered: TemperedRollout | None = None
+    rehearsal: Rehearsal | None = None
+
+
+@dataclass(frozen=True)
+class EntropyControl:
+    """One entropy-control method; every function is optional and pure."""
+
+    name: str
+    needs: frozenset[Need] = frozenset()
+    """Statistics that `shape`, `measure` or `apply` read beyond current log-probs."""
+    scope: Scope = "update"
+    measures_current_policy: bool = False
+    """Whether `measure` reads the current log-probs: from an update's second on, one pass without gradient."""
+    replaces_clip: bool = False
+    """Whether the surrogate's clip distances are set by this control."""
+    idle_on_policy: str | None = None
+    """Why the method does nothing with one update per rollout; None: it does something."""
+    init: Callable[[], State] = dict
+    plan: Callable[[State], RolloutPlan] | None = None
+    shape: Callable[[RolloutBatch, State], tuple[RolloutBatch, Stats]] | None = None
+    measure: Callable[[TokenBatch, State, torch.Generator], dict[str, Tensor]] | None = None
+    apply: (
+        Callable[[LossTerms, TokenBatch, Mapping[str, Tensor]], tuple[LossTerms, Stats]] | None
+    ) = None
+    step: Callable[[State, Mapping[str, float]], State] | None = None
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Controls in order; each sees the terms that the ones before it returned."""
+
+    controls: tuple[EntropyControl, ...] = ()
+    needs: frozenset[Need] = field(init=False)
+
+    def __post_init__(self) -> None:
+        names = [control.name for control in self.controls]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"entropy control {name!r} is listed twice; list it once")
+        clips = [control.name for control in self.controls if control.replaces_clip]
+        if len(clips) > 1:
+            raise ValueError(
+                f"{' and '.join(clips)} both replace the clip, so the first would do nothing; keep one"
+            )
+        needs = frozenset[Need]().union(*(control.needs for control in self.controls))
+        object.__setattr__(self, "needs", needs)
+
+    @property
+    def measures_current_policy(self) -> bool:
+        """Whether some control's `measure` reads the current log-probs."""
+        return any(control.measures_current_policy for control in self.controls)
+
+    def init(self) -> State:
+        """Return the state before training: control name -> its state."""
+        return {control.name: control.init() for control in self.controls}
+
+    def plan(self, state: State) -> RolloutPlan:
+        """Return what the controls want sampled.
+
+        Raises:
+            ValueError: If two controls want the same kind of extra rows.
+        """
+        plan = RolloutPlan()
+        for control in self.controls:
+            if control.plan is None:
+                continue
+            wanted = control.plan(state[control.name])
+            for kind in ("tempered", "rehearsal"):
+                if getattr(wanted, kind) is None:
+                    continue
+                if getattr(plan, kind) is not None:
+                    raise ValueError(f"two controls ask for {kind} rows; keep one of them")
+                plan = replace(plan, **{kind: getattr(wanted, kind)})
+        return plan
+
+    def shape(self, rollout: RolloutBatch, state: State) -> tuple[RolloutBatch, Stats]:
+        """Return the generation as the controls want it trained on."""
+        stats: Stats = {}
+        for control in self.controls:
+            if control.shape is not None:
+                rollout, own = control.shape(rollout, state[control.name])
+                stats |= _prefixed(control.name, own)
+        return rollout, stats
+
+    def measure(
+        self,
+        population: TokenBatch,
+        micro_batches: Sequence[Tensor],
+        state: State,
+        seed: int,
+    ) -> Marks:
+        """Return what every control decides about an update.
+
+        Args:
+            population: Every token of the update, without gradient.
+            micro_batches: The rows of each micro-batch, of all processes.
+            state: Of the chain.
+            seed: Of this update's random choices; the same on every process.
+
+        Returns:
+            Control name -> mark -> tensor with the population's rows.
+        """
+        marks: dict[str, dict[str, Tensor]] = {}
+        for position, control in enumerate(self.controls):
+            if control.measure is None:
+                continue
+            # on the CPU, so that a choice is the same on every kind of device
+            generator = torch.Generator().manual_seed((seed * 1009 + position) % 2**63)
+            own = state[control.name]
+            if control.scope == "update":
+                marks[control.name] = control.measure(population, own, generator)
+                continue
+            parts: dict[str, Tensor] = {}
+            for rows in micro_batches:
+                for name, part in control.measure(population.rows(rows), own, generator).items():
+                    whole = parts.setdefault(name, part.new_zeros(population.mask.shape))
+                    whole[rows] = part
+            marks[control.name] = parts
+        return marks
+
+    def apply(self, terms: LossTerms, batch: TokenBatch, marks: Marks) -> tuple[LossTerms, Stats]:
+        """Return the terms after every control. Weights never carry gradient."""
+        stats: Stats = {}
+        for control in self.controls:
+            if control.apply is not None:
+                terms, own = control.apply(terms, batch, marks.get(control.name, {}))
+                stats |= _prefixed(control.name, own)
+        return replace(terms, weights=terms.weights.detach()), stats
+
+    def step(self, state: State, stats: Mapping[str, float]) -> State:
+        """Return the state after an update.
+
+        Args:
+            state: Of the chain; not changed.
+            stats: Name -> value, reduced over micro-batches and processes: those of `apply` and `shape` under
+                `<control>/<name>`, and the trainer's own (`entropy`, `surprisal`).
+        """
+        return {
+            control.name: state[control.name]
+            if control.step is None
+            else control.step(state[control.name], stats)
+            for control in self.controls
+        }
+
+
+def _prefixed(name: str, stats: Stats) -> Stats:
+    return {f"{name}/{key}": value for key, value in stats.items()}
+
+
+def chain(*controls: EntropyControl) -> Chain:
+    """Return the controls composed in this order; without any, plain GRPO.
+
+    Raises:
+        ValueError: If one is listed twice, or two replace the clip.
+    """
+    return Chain(controls)
+
+
+def kept_tokens(population: TokenBatch, marks: Marks) -> Tensor:
+    """Return the tokens of the policy loss and of its denominator, (B, T) bool."""
+    kept = population.mask
+    for own in marks.values():
+        if DROP in own:
+            kept = kept & ~own[DROP]
+    return kept
+
+
+def slice_marks(marks: Marks, rows: Tensor) -> Marks:
+    """Return the marks of some rows of their population."""
+    return {
+        control: {name: mark[rows] for name, mark in own.items()} for control, own in marks.items()
+    }
+
+
+def control_names() -> list[str]:
+    """Return the names of the methods: the files of this folder that are one."""
+    folder = Path(__file__).parent
+    return sorted(
+        path.stem
+        for path in folder.glob("*.py")
+        if path.name != Path(__file__).name and not path.stem.startswith("_")
+    )
+
+
+def build_control(name: str, options: Mapping[str, Any]) -> EntropyControl:
+    """Return the control of a file of this folder.
+
+    Args:
+        name: A name of `control_names`; recipes are checked before this is called.
+        options: Fields of the file's `Config`.
+
+    Raises:
+        pydantic.ValidationError: If an option is unknown or out of range.
+    """
+    module = importlib.import_module(f"rlvr.entropy.{name}")
+    return module.build(module.Config(**options))

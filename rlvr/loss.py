@@ -1,0 +1,139 @@
+"""The loss of an update, from facts to a scalar, in any cut.
+
+    decide   once an update, on its whole population: what the controls mark, and each token's weight in the mean
+    loss     once a micro-batch: Σ weight (w surrogate + penalty) + regularizers
+
+The losses of an update's micro-batches, over all processes, add up to the loss of the update.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from rlvr.batch import LossTerms, Marks, TokenBatch, initial_terms
+from rlvr.divergence import k3
+from rlvr.entropy.control import Chain, State, Stats, kept_tokens, ratio, slice_marks
+
+Surrogate = Callable[[LossTerms, TokenBatch], Tensor]
+Aggregate = Callable[..., Tensor]
+Estimator = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided about a population before its loss."""
+
+    marks: Marks
+    weights: Tensor
+    """(B, T): each token's weight in the reduction, 0 outside the policy loss."""
+
+    def rows(self, index: Tensor) -> "Decision":
+        """Return the decision about some rows of the population."""
+        return Decision(slice_marks(self.marks, index), self.weights[index])
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The parts of a recipe's loss."""
+
+    surrogate: Surrogate
+    aggregate: Aggregate
+    chain: Chain = field(default_factory=Chain)
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    dual_clip: float | None = None
+    kl_coef: float = 0.0
+    """Multiplier of the KL to the reference policy, per nat."""
+    kl_estimator: Estimator = k3
+    correction_max: float | None = None
+    """Bound of π_old / π_sampling, the importance weight where the sampler reports its own log-probs."""
+
+    def decide(
+        self, population: TokenBatch, micro_batches: Sequence[Tensor], state: State, seed: int
+    ) -> Decision:
+        """Return marks and weights of an update.
+
+        Args:
+            population: All its tokens, of all processes, padding zeroed; no gradient.
+            micro_batches: The rows of each micro-batch, of all processes.
+            state: Of the chain.
+            seed: Of this update's random choices; the same on every process.
+        """
+        with torch.no_grad():
+            marks = self.chain.measure(population, micro_batches, state, seed)
+            kept = kept_tokens(population, marks)
+            dtype = population.logprobs.dtype
+            weights = self.aggregate(kept, population.is_policy_row, dtype=dtype)
+        return Decision(marks, weights)
+
+    def loss(self, batch: TokenBatch, decision: Decision) -> tuple[Tensor, Stats]:
+        """Return a micro-batch's part of the update's loss, and its statistics.
+
+        Args:
+            batch: Tokens of the micro-batch, padding zeroed; `logprobs` and `entropies` carry gradient.
+            decision: About its rows.
+        """
+        base = initial_terms(
+            batch, clip_low=self.clip_low, clip_high=self.clip_high, dual_clip=self.dual_clip
+        )
+        terms, stats = self.chain.apply(self._corrected(base, batch), batch, decision.marks)
+        per_token = terms.weights * self.surrogate(terms, batch) + terms.penalty
+        if self.kl_coef != 0:
+            if batch.ref_logprobs is None:
+                raise ValueError("kl_coef is not 0, but the batch has no ref_logprobs")
+            kl = self.kl_estimator(batch.logprobs, batch.ref_logprobs)
+            per_token = per_token + self.kl_coef * kl
+            stats["kl"] = ratio((kl * batch.mask).sum(), batch.mask.sum())
+        # where, not times 0: a loss that overflowed in a token that does not count stays out
+        loss = torch.where(decision.weights > 0, decision.weights * per_token, 0.0).sum()
+        for value in terms.regularizers.values():
+            loss = loss + value
+        return loss, stats | diagnostics(terms, batch)
+
+    def _corrected(self, terms: LossTerms, batch: TokenBatch) -> LossTerms:
+        if self.correction_max is None or batch.sampling_logprobs is None:
+            return terms
+        weights = (batch.old_logprobs - batch.sampling_logprobs).exp()
+        return replace(terms, weights=terms.weights * weights.clamp(max=self.correction_max))
+
+
+def diagnostics(terms: LossTerms, batch: TokenBatch) -> Stats:
+    """Return sums over the policy's tokens that describe an update, whatever its controls are.
+
+    With l = log π, A the advantage, r the ratio and S = π (l + H): `logprob`, `advantage`, `logprob_advantage` give
+    Cov(l, A); `gain`, `discriminator`, `gain_discriminator` give Cov(A r, S), of which minus the step size is the
+    first-order entropy change of a softmax policy.
+    """
+    mask = batch.mask
+    tokens = mask.sum()
+
+    def mean(values: Tensor) -> Tensor:
+        return ratio(torch.where(mask, values.detach(), 0.0).sum(dtype=torch.float64), tokens)
+
+    logprobs, advantages = batch.logprobs.detach(), terms.advantages
+    r = (logprobs - batch.old_logprobs).clamp(-20, 20).exp()
+    stats = {
+        "surprisal": mean(-logprobs),
+        "logprob": mean(logprobs),
+        "advantage": mean(advantages),
+        "logprob_advantage": mean(logprobs * advantages),
+        "clip/low_fraction": mean(((r < 1 - terms.clip_low) & (advantages < 0)).to(r.dtype)),
+        "clip/high_fraction": mean(((r > 1 + terms.clip_high) & (advantages > 0)).to(r.dtype)),
+    }
+    if batch.entropies is not None:
+        entropies = batch.entropies.detach()
+        gain, discriminator = advantages * r, logprobs.exp() * (logprobs + entropies)
+        stats |= {
+            "entropy": mean(entropies),
+            "gain": mean(gain),
+            "discriminator": mean(discriminator),
+            "gain_discriminator": mean(gain * discriminator),
+        }
+    return stats
+
+
+def covariance_of(means: Mapping[str, float], first: str, second: str) -> float:
+    """Return the covariance of two statistics of `diagnostics` from their means."""
+    return means[f"{first}_{second}"] - means[first] * means[second]
