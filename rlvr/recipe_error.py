@@ -23,6 +23,8 @@ class Problem:
     """A sentence that continues the dotted key: "is 2.0; it must be ..."."""
     origin: str = ""
     """Where the value was written: `recipes/a.yaml:7`, `command line`."""
+    also: tuple[Path, ...] = ()
+    """Other values that the problem is about."""
 
     def __str__(self) -> str:
         where = f"{self.origin}: " if self.origin else ""

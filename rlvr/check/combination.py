@@ -1,0 +1,297 @@
+"""What the values of a recipe must satisfy together, and values that would have no effect."""
+
+from __future__ import annotations
+
+import string
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rlvr import catalog
+from rlvr.check.trl_names import training_problems
+from rlvr.recipe_error import Path, Problem, dotted, show
+from rlvr.suggest import closest, unknown_name
+
+if TYPE_CHECKING:
+    from rlvr.compose import Origins
+    from rlvr.recipe import DataSource, NamedItem, Recipe
+
+COMMON_VERIFIER_OPTIONS = {"weight": "float", "when_correct": "bool"}
+
+
+def combination_problems(recipe: Recipe) -> list[Problem]:
+    """Return every wrong combination of values; the values themselves have passed the schema."""
+    return [
+        *_source_problems(recipe),
+        *_rollout_problems(recipe),
+        *_method_problems(recipe),
+        *_training_problems(recipe),
+        *_evaluation_problems(recipe),
+    ]
+
+
+def nearest(wanted: int, candidates: Iterator[int] | range) -> str:
+    """Return the one or two candidates closest to `wanted`, as words.
+
+    Example:
+        >>> nearest(30, range(16, 65, 16))
+        '16 or 32'
+    """
+    numbers = sorted(set(candidates))
+    below = [number for number in numbers if number <= wanted]
+    above = [number for number in numbers if number > wanted]
+    return " or ".join(str(number) for number in below[-1:] + above[:1])
+
+
+def divisors(number: int) -> Iterator[int]:
+    """Yield the divisors of a positive number in ascending order."""
+    yield from (size for size in range(1, number + 1) if number % size == 0)
+
+
+def sources(recipe: Recipe) -> list[tuple[Path, DataSource]]:
+    """Return every data source of a recipe with its path."""
+    held_out = [(("evaluation", "sets", i), s) for i, s in enumerate(recipe.evaluation.sets)]
+    return [(("data",), recipe.data), *held_out]
+
+
+def verifier_lists(recipe: Recipe) -> list[tuple[Path, tuple[NamedItem, ...]]]:
+    """Return every list of verifiers of a recipe with its path."""
+    own = [
+        (("evaluation", "sets", i, "verifiers"), s.verifiers)
+        for i, s in enumerate(recipe.evaluation.sets)
+        if s.verifiers is not None
+    ]
+    return [(("rewards", "verifiers"), recipe.rewards.verifiers), *own]
+
+
+def _source_problems(recipe: Recipe) -> Iterator[Problem]:
+    for path, source in sources(recipe):
+        keys = ((*path, "path"), (*path, "task"))
+        if source.path is None and source.task is None:
+            text = "has neither path nor task; set one: path: <hub id or file>, or task: countdown."
+            yield Problem(path, text, also=keys)
+        if source.path is not None and source.task is not None:
+            where = dotted(path)
+            text = (
+                f"is {show(source.path)} and {where}.task is {show(source.task)}; keep one "
+                f"({where}.path=null drops the path)."
+            )
+            yield Problem(keys[0], text, also=keys)
+        if source.task is not None and source.split not in ("train", "test"):
+            text = f"is {show(source.split)}; a task has the splits train and test."
+            yield Problem((*path, "split"), text)
+        if source.template is not None:
+            yield from _template_problems((*path, "template"), source.template)
+
+
+def _template_problems(path: Path, template: str) -> Iterator[Problem]:
+    try:
+        fields = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    except ValueError as error:
+        yield Problem(path, f"is not a format string ({error}); write {{{{ and }}}} for braces.")
+        return
+    if any(not name or name.isdigit() for name in fields):
+        yield Problem(path, "has a {} without a column name; write {{}} for braces in the text.")
+    elif not fields:
+        yield Problem(path, "names no column, so every prompt is the same; use {prompt}.")
+
+
+def _rollout_problems(recipe: Recipe) -> Iterator[Problem]:
+    rollout = recipe.rollout
+    total, part = rollout.prompts_per_rollout, rollout.prompts_per_update
+    if rollout.group_size == 1:
+        text = (
+            "is 1, so every advantage is 0 and nothing is learned; set group_size to 2 or more "
+            "(8 is common)."
+        )
+        yield Problem(("rollout", "group_size"), text)
+    if total % part:
+        multiples = range(part, total + part + 1, part)
+        text = (
+            f"is {total}, not a multiple of prompts_per_update {part}; set prompts_per_rollout to "
+            f"{nearest(total, multiples)}, or prompts_per_update to {nearest(part, divisors(total))}."
+        )
+        keys = (("rollout", "prompts_per_update"),)
+        yield Problem(("rollout", "prompts_per_rollout"), text, also=keys)
+    if rollout.engine == "vllm":
+        yield from _vllm_problems(recipe)
+
+
+def _vllm_problems(recipe: Recipe) -> Iterator[Problem]:
+    rollout = recipe.rollout
+    extra = recipe.training.model_extra or {}
+    cuts = {
+        "top_p": rollout.top_p < 1,
+        "top_k": rollout.top_k > 0,
+        "min_p": bool(rollout.min_p),
+    }
+    for key, active in cuts.items():
+        if active and extra.get("vllm_importance_sampling_correction", True):
+            text = (
+                f"is {show(getattr(rollout, key))}: vLLM reports log-probs renormalised over the tokens "
+                "it kept, so the correction for its mismatch is biased; turn the cut off, or set "
+                "training.vllm_importance_sampling_correction: false."
+            )
+            yield Problem(("rollout", key), text, also=(("rollout", "engine"),))
+    if recipe.training.device == "cpu":
+        text = "is vllm, which needs a GPU, and training.device is cpu; use engine: transformers."
+        yield Problem(("rollout", "engine"), text, also=(("training", "device"),))
+
+
+def _method_problems(recipe: Recipe) -> Iterator[Problem]:
+    known = catalog.methods("entropy")
+    counts = Counter(item.name for item in recipe.entropy)
+    for index, item in enumerate(recipe.entropy):
+        if item.name not in known:
+            text = f": {unknown_name('entropy control', item.name, known)}"
+            yield Problem(("entropy", index), text)
+        elif counts[item.name] > 1 and index == [i.name for i in recipe.entropy].index(item.name):
+            yield Problem(("entropy",), f"has {item.name} {counts[item.name]} times; keep one.")
+    for path, items in verifier_lists(recipe):
+        yield from _verifier_problems(path, items)
+    for key in ("surrogate", "aggregate", "advantage"):
+        yield from _function_problems(("algorithm", key), getattr(recipe.algorithm, key), key)
+
+
+def _verifier_problems(path: Path, items: tuple[NamedItem, ...]) -> Iterator[Problem]:
+    known = catalog.methods("rewards")
+    for index, item in enumerate(items):
+        here = (*path, index)
+        if ".py:" not in item.name and item.name not in known:
+            hint = " A function of yours is path/to/file.py:function."
+            yield Problem(here, f": {unknown_name('verifier', item.name, known)}{hint}")
+            continue
+        for option, annotation in COMMON_VERIFIER_OPTIONS.items():
+            value = item.options.get(option)
+            if option in item.options and not catalog.fits(value, annotation):
+                word = "a number" if annotation == "float" else "true or false"
+                yield Problem((*here, item.name, option), f"is {show(value)}; it must be {word}.")
+
+
+def _function_problems(path: Path, item: NamedItem, module: str) -> Iterator[Problem]:
+    known = catalog.functions(module)
+    if item.name not in known:
+        yield Problem(path, f": {unknown_name(module, item.name, known)}")
+        return
+    options = known[item.name].options
+    for name, value in item.options.items():
+        here = (*path, item.name, name)
+        if name not in options:
+            suggestion = closest(name, options)
+            question = f" Did you mean '{suggestion}'?" if suggestion else ""
+            names = ", ".join(options) or "no options"
+            yield Problem(here, f"is not an option.{question} {item.name} takes: {names}.")
+        elif not catalog.fits(value, options[name].annotation):
+            yield Problem(here, f"is {show(value)}; it must be {options[name].annotation}.")
+    for name, option in options.items():
+        if option.required and name not in item.options:
+            text = f"needs {name}: write {path[-1]}: {{{item.name}: {{{name}: ...}}}}."
+            yield Problem(path, text)
+
+
+def _training_problems(recipe: Recipe) -> Iterator[Problem]:
+    training = recipe.training
+    updates, epochs = ("training", "updates"), ("training", "epochs")
+    if training.updates is None and training.epochs is None:
+        text = "has neither updates nor epochs; set one, for example updates: 400."
+        yield Problem(("training",), text, also=(updates, epochs))
+    if training.updates is not None and training.epochs is not None:
+        text = (
+            f"is {training.updates} and training.epochs is {training.epochs:g}; keep one "
+            "(training.updates=null drops the updates)."
+        )
+        yield Problem(updates, text, also=(epochs,))
+    yield from training_problems(training.model_extra or {}, list(type(training).model_fields))
+    rewards = recipe.rewards
+    if rewards.batch_deadline < rewards.deadline:
+        text = (
+            f"is {rewards.batch_deadline:g} s, less than rewards.deadline {rewards.deadline:g} s."
+        )
+        yield Problem(("rewards", "batch_deadline"), text, also=(("rewards", "deadline"),))
+
+
+def _evaluation_problems(recipe: Recipe) -> Iterator[Problem]:
+    evaluation = recipe.evaluation
+    if max(evaluation.k) > evaluation.samples:
+        text = (
+            f"has {max(evaluation.k)}, more than evaluation.samples {evaluation.samples}: pass@k needs at "
+            f"least k completions of a problem; set samples to {max(evaluation.k)} or drop that k."
+        )
+        yield Problem(("evaluation", "k"), text, also=(("evaluation", "samples"),))
+    if evaluation.temperature == 0 and evaluation.samples > 1:
+        text = f"is 0 (greedy), so {evaluation.samples} samples are all the same; set samples: 1."
+        yield Problem(("evaluation", "temperature"), text, also=(("evaluation", "samples"),))
+    counts = Counter(item.name for item in evaluation.sets)
+    for name in (name for name, count in counts.items() if count > 1):
+        yield Problem(("evaluation", "sets"), f"has {counts[name]} sets named {name}; rename one.")
+
+
+def no_effect_problems(recipe: Recipe, origins: Origins) -> list[Problem]:
+    """Return the values that were set beside something that takes away their effect.
+
+    A value that is inherited and made moot by a later source (a recipe over its base, an overlay, the command
+    line) is no problem: only one that is set in the same source as its cause, or later.
+    """
+    return [
+        Problem(path, text)
+        for path, cause, text in _moot(recipe)
+        if _is_chosen(origins, path, cause)
+    ]
+
+
+def _is_chosen(origins: Origins, path: Path, cause: Path) -> bool:
+    layer = origins.layer(path)
+    return layer is not None and layer >= 0 and layer >= (origins.layer(cause) or 0)
+
+
+def _moot(recipe: Recipe) -> Iterator[tuple[Path, Path, str]]:
+    """Yield (value, what takes its effect away, sentence)."""
+    yield from _moot_algorithm(recipe)
+    for path, source in sources(recipe):
+        yield from _moot_source(path, source)
+    evaluation, sets = recipe.evaluation, ("evaluation", "sets")
+    if not evaluation.sets:
+        for key in ("every", "at_start"):
+            if getattr(evaluation, key):
+                text = (
+                    f"is {show(getattr(evaluation, key))}, but evaluation.sets is empty; add a set."
+                )
+                yield ("evaluation", key), sets, text
+    if recipe.export.to is None and not recipe.export.private:
+        text = "has no effect without export.to."
+        yield ("export", "private"), ("export", "to"), text
+    if recipe.training.save_every == 0 and recipe.training.keep_checkpoints != 2:
+        text = "has no effect with save_every 0: there is one checkpoint, at the end."
+        yield ("training", "keep_checkpoints"), ("training", "save_every"), text
+
+
+def _moot_algorithm(recipe: Recipe) -> Iterator[tuple[Path, Path, str]]:
+    algorithm = recipe.algorithm
+    surrogate = ("algorithm", "surrogate")
+    functions = catalog.functions("surrogate")
+    name = algorithm.surrogate.name
+    defaults = type(algorithm).model_fields
+    for key in ("clip_low", "clip_high", "dual_clip"):
+        value = getattr(algorithm, key)
+        if key not in functions[name].reads and value != defaults[key].default:
+            users = ", ".join(other for other, item in functions.items() if key in item.reads)
+            text = (
+                f"is {show(value)}, but the surrogate {name} does not use it; remove it, or choose one "
+                f"of: {users}."
+            )
+            yield ("algorithm", key), surrogate, text
+    if algorithm.kl_coef == 0 and algorithm.kl_estimator != defaults["kl_estimator"].default:
+        text = f"is {algorithm.kl_estimator}, but kl_coef is 0: no KL is estimated; set kl_coef."
+        yield ("algorithm", "kl_estimator"), ("algorithm", "kl_coef"), text
+
+
+def _moot_source(path: Path, source: DataSource) -> Iterator[tuple[Path, Path, str]]:
+    if source.task is None:
+        keys, cause, word = ["task_options", "size"], "path", "task"
+    else:
+        keys, cause, word = ["revision", "subset", "columns", "template"], "task", "data set"
+    for key in keys:
+        if value := getattr(source, key):
+            where, chosen = dotted((*path, cause)), show(getattr(source, cause))
+            text = f"is {show(value)}, which is for a {word}, but {where} is {chosen}; remove it."
+            yield (*path, key), (*path, cause), text

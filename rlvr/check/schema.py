@@ -1,0 +1,237 @@
+"""pydantic's findings in the words of a recipe: dotted key, what was given, what is allowed, what to do."""
+
+import copy
+import types
+from pathlib import Path as FilePath
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from rlvr.recipe_error import Path, Problem, dotted, show
+from rlvr.suggest import closest
+
+_MOST_KEYS = 16
+_BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+
+
+def schema_problems(
+    error: ValidationError, values: dict[str, Any], schema: type[BaseModel], at: Path = ()
+) -> list[Problem]:
+    """Return one problem for each wrong value, in the order of the recipe.
+
+    Args:
+        error: What validating `values` against `schema` raised.
+        values: As the recipe was written.
+        schema: The model validated against.
+        at: Path of `values` in the recipe.
+    """
+    problems: dict[Path, Problem] = {}
+    for item in error.errors(include_url=False):
+        kind, context = item["type"], item.get("ctx", {})
+        if kind == "combination":
+            return list(context["problems"])
+        if kind == "default_factory_not_called":
+            continue
+        path = _place(item["loc"], values, missing=kind == "missing")
+        text = _text(kind, path, item, schema, at)
+        problems.setdefault(path, Problem((*at, *path), text))
+    return list(problems.values())
+
+
+def prune(
+    values: dict[str, Any], problems: list[Problem], schema: type[BaseModel]
+) -> dict[str, Any]:
+    """Return `values` without what the problems are about; what is required stands in as a placeholder."""
+    pruned = copy.deepcopy(values)
+    for problem in sorted(problems, key=lambda item: str(item.path), reverse=True):
+        parent: Any = pruned
+        for part in problem.path[:-1]:
+            parent = parent[part]
+        last = problem.path[-1] if problem.path else None
+        field = _fields_at(schema, problem.path[:-1]).get(str(last))
+        if field is not None and field.is_required():
+            parent[last] = "x" if field.annotation is str else _placeholder(field.annotation)
+        elif isinstance(parent, list):
+            # a place in a list is kept, so that the other paths stay right
+            parent[:] = []
+        else:
+            parent.pop(last, None)
+    return pruned
+
+
+def _placeholder(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return {
+            name: "x" if field.annotation is str else _placeholder(field.annotation)
+            for name, field in annotation.model_fields.items()
+            if field.is_required()
+        }
+    return 1
+
+
+def _place(loc: tuple[int | str, ...], values: Any, *, missing: bool) -> Path:
+    """Return the part of pydantic's location that exists in the recipe as it was written."""
+    path: Path = ()
+    for number, part in enumerate(loc):
+        inside = (isinstance(values, dict) and part in values) or (
+            isinstance(values, list) and isinstance(part, int)
+        )
+        if inside:
+            path, values = (*path, part), values[part]
+        elif missing and number == len(loc) - 1 and isinstance(values, dict):
+            return (*path, part)
+        else:
+            break
+    return path
+
+
+def _text(kind: str, path: Path, item: Any, schema: type[BaseModel], at: Path) -> str:
+    given, message = item["input"], item["msg"]
+    if kind == "extra_forbidden":
+        return _unknown_key(str(path[-1]), path[:-1], schema, at)
+    fields = _fields_at(schema, path[:-1])
+    field = fields.get(str(path[-1])) if path else None
+    if kind == "missing":
+        meaning = f": {field.description}" if field and field.description else "."
+        return f"is missing{meaning}"
+    if kind in ("item_options", "item_indent"):
+        return f"is {show(given)}; {message}."
+    if kind == "value_error":
+        return f"is wrong: {message.removeprefix('Value error, ')}."
+    annotation, metadata = _type_at(schema, path)
+    allowed = describe(annotation, metadata)
+    if kind == "string_pattern_mismatch":
+        allowed = "letters, digits, dot, dash and underscore, and begin with a letter or digit"
+    return f"is {show(given)}; it must be {allowed}."
+
+
+def _unknown_key(key: str, parent: Path, schema: type[BaseModel], at: Path) -> str:
+    known = list(_fields_at(schema, parent))
+    suggestion = closest(key, known)
+    listed = (
+        ", ".join(known) if len(known) <= _MOST_KEYS else ", ".join(known[:_MOST_KEYS]) + ", ..."
+    )
+    allowed = f"{dotted((*at, *parent)) or 'A recipe'} takes: {listed}."
+    if suggestion:
+        return f"is not a key. Did you mean '{suggestion}'? {allowed}"
+    elsewhere = [path for path in _all_keys(schema) if path[-1] == key]
+    if elsewhere:
+        return f"is not a key here. Did you mean '{dotted(elsewhere[0])}'?"
+    near = closest(key, [str(path[-1]) for path in _all_keys(schema)])
+    if near:
+        [place, *_] = [path for path in _all_keys(schema) if path[-1] == near]
+        return f"is not a key. Did you mean '{dotted(place)}'? {allowed}"
+    return f"is not a key. {allowed}"
+
+
+def _all_keys(schema: type[BaseModel], at: Path = ()) -> list[Path]:
+    keys: list[Path] = []
+    for name, field in schema.model_fields.items():
+        keys.append((*at, name))
+        inner = _model_of(field.annotation)
+        if inner is not None and at == ():
+            keys += _all_keys(inner, (name,))
+    return sorted(keys, key=len)
+
+
+def _fields_at(schema: type[BaseModel], path: Path) -> dict[str, FieldInfo]:
+    annotation, _ = _type_at(schema, path)
+    model = _model_of(annotation)
+    return dict(model.model_fields) if model else {}
+
+
+def _type_at(schema: type[BaseModel], path: Path) -> tuple[Any, list[Any]]:
+    """Return the annotation and its constraints at a path."""
+    annotation: Any = schema
+    metadata: list[Any] = []
+    for part in path:
+        model = _model_of(annotation)
+        if isinstance(part, str) and model is not None:
+            field = model.model_fields.get(part)
+            if field is None:
+                return None, []
+            annotation, metadata = field.annotation, list(field.metadata)
+        else:
+            annotation, metadata = _element(annotation)
+    return annotation, metadata
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in (Union, types.UnionType, Annotated):
+        found = [_model_of(part) for part in get_args(annotation)]
+        return next((model for model in found if model), None)
+    return None
+
+
+def _element(annotation: Any) -> tuple[Any, list[Any]]:
+    """Return the type of the values in a list or mapping."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        [annotation, *_] = [part for part in arguments if get_origin(part) is not None] or [None]
+        return _element(annotation)
+    if origin is Annotated and get_origin(arguments[0]) in (tuple, dict):
+        return _element(arguments[0])
+    inner = arguments[0] if origin is tuple else arguments[1] if origin is dict else None
+    if get_origin(inner) is Annotated:
+        return get_args(inner)[0], _flat(get_args(inner)[1:])
+    return inner, []
+
+
+def _flat(metadata: tuple[Any, ...]) -> list[Any]:
+    return [part for item in metadata for part in (getattr(item, "metadata", None) or [item])]
+
+
+_WORDS = {
+    int: "an integer",
+    float: "a number",
+    str: "a string",
+    bool: "true or false",
+    FilePath: "a path",
+    type(None): "null",
+    Any: "a value",
+}
+
+
+def describe(annotation: Any, metadata: list[Any]) -> str:
+    """Return in words what a field takes.
+
+    Example:
+        >>> import annotated_types
+        >>> describe(float | None, [annotated_types.Gt(0), annotated_types.Le(1)])
+        'a number above 0 and at most 1, or null'
+    """
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    bounds = " and ".join(
+        f"{word} {getattr(item, name):g}"
+        for item in metadata
+        for name, word in _BOUNDS.items()
+        if getattr(item, name, None) is not None
+    )
+    if origin in (Union, types.UnionType):
+        return ", or ".join(describe(part, metadata) for part in arguments)
+    if origin is Annotated:
+        return describe(arguments[0], _flat(arguments[1:]))
+    if origin is Literal:
+        return _one_of(arguments)
+    if origin is tuple:
+        inner, constraints = _element(annotation)
+        least = [item.min_length for item in metadata if hasattr(item, "min_length")]
+        count = f", at least {least[0]} of them" if least and least[0] else ""
+        return f"a list, each item {describe(inner, constraints)}{count}"
+    model = _model_of(annotation)
+    if model is not None and model.__name__ == "NamedItem":
+        return "NAME or {NAME: {option: value}}"
+    if model is not None:
+        return f"a section with the keys {', '.join(model.model_fields)}"
+    if origin is dict:
+        return "a mapping"
+    word = _WORDS.get(annotation, "something else")
+    return f"{word} {bounds}" if bounds and annotation in (int, float) else word
+
+
+def _one_of(choices: tuple[Any, ...]) -> str:
+    words = [str(choice) for choice in choices]
+    return words[0] if len(words) == 1 else f"one of {', '.join(words)}"

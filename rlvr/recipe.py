@@ -1,0 +1,438 @@
+"""What a recipe may say: the schema, and loading one from files and the command line.
+
+    recipe, origins = load_recipe("clip_cov", overrides=["training.seed=1"])
+
+Lengths are in tokens, entropies in nats, sizes in prompts (P), completions per prompt (G) and updates
+(optimizer steps). Paths are relative to the folder in which the command runs, except `extends`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from rlvr.check.combination import combination_problems, no_effect_problems
+from rlvr.check.schema import prune, schema_problems
+from rlvr.compose import Origins, compose
+from rlvr.recipe_error import Problem, RecipeError, raise_problems
+from rlvr.recipe_yaml import dump_yaml
+
+__all__ = ["Origins", "Recipe", "RecipeError", "load_recipe", "write_resolved"]
+
+
+class Section(BaseModel):
+    """A part of a recipe: fixed keys, exact types, no change after loading."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        validate_default=False,
+    )
+
+
+class NamedItem(Section):
+    """NAME or {NAME: {option: value}}: a method of a folder, with its options."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _named_item(given: Any) -> Any:
+    if isinstance(given, str):
+        return {"name": given, "options": {}}
+    if isinstance(given, dict) and len(given) == 1:
+        [(name, options)] = given.items()
+        if options is None or isinstance(options, dict):
+            return {"name": name, "options": options or {}}
+        raise PydanticCustomError("item_options", "the options of an item are a mapping")
+    if isinstance(given, dict) and len(given) > 1 and None in given.values():
+        raise PydanticCustomError(
+            "item_indent",
+            "an item is NAME or {NAME: {option: value}}; indent its options below the name",
+        )
+    return given
+
+
+def _write_item(item: NamedItem) -> str | dict[str, Any]:
+    return {item.name: item.options} if item.options else item.name
+
+
+Item = Annotated[NamedItem, BeforeValidator(_named_item), PlainSerializer(_write_item)]
+Items = Annotated[tuple[Item, ...], Field(strict=False)]
+Names = Annotated[tuple[str, ...], Field(strict=False)]
+Score = float | Literal["drop", "fraction"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Source(Section):
+    """Where the numbers of a recipe come from."""
+
+    paper: str | None = None
+    """Authors, title, place of the numbers."""
+    url: str | None = None
+    """Address of the paper."""
+    repository: str | None = None
+    """owner/name of the authors' code."""
+    commit: str | None = None
+    """Commit of the authors' code that was read."""
+    deviations: Names = ()
+    """What differs from the source, one sentence each."""
+
+
+class Lora(Section):
+    """Train a low-rank adapter (peft) instead of all weights."""
+
+    rank: int = Field(default=16, ge=1)
+    """Rank of the adapter."""
+    alpha: float = Field(default=32, gt=0)
+    """Scale: the adapter counts alpha / rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout on the adapter's input."""
+    target_modules: str | Names = "all-linear"
+    """`all-linear`, or names of modules."""
+
+
+class Model(Section):
+    """The policy to train."""
+
+    path: str
+    """Hub id or folder."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; null: the default branch."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the weights; auto: bfloat16 on a GPU that has it, else float32."""
+    attention: str | None = None
+    """sdpa, flash_attention_2, eager, ...; null: what transformers chooses."""
+    trust_remote_code: bool = False
+    """Whether code that comes with the model may run."""
+    lora: Lora | None = None
+    """Low-rank adapter; null: all weights are trained."""
+
+
+class DataSource(Section):
+    """Problems, from a data set (`path`) or a procedural task (`task`)."""
+
+    path: str | None = None
+    """Hub id, or a local .jsonl, .json, .parquet or .csv file, or a folder of them."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; null: the default branch."""
+    subset: str | None = None
+    """Configuration of a hub data set; null: its default."""
+    split: str = "train"
+    """Split of a hub data set; `train` or `test` of a task (no problem is in both)."""
+    task: str | None = None
+    """Instead of `path`: a built-in task, or reasoning_gym/<name>."""
+    task_options: dict[str, Any] = {}
+    """Options of the task."""
+    size: int | None = Field(default=None, ge=1)
+    """Problems that the task makes; null: 512."""
+    seed: int = 0
+    """Of the task's problems and of the shuffling."""
+    columns: dict[str, str] = {}
+    """Our column -> theirs: {prompt: problem, answer: reward_model.ground_truth}; dots go into structures. {}: known layouts."""
+    template: str | None = None
+    """Prompt as str.format over the row's columns; null: the prompt column as it is."""
+    system: str | None = None
+    """System message before each prompt; null: none."""
+    limit: int | None = Field(default=None, ge=1)
+    """Rows kept, after filters and shuffling; null: all."""
+    deduplicate: bool = True
+    """Drop rows whose prompt occurred before."""
+    max_prompt_length: int | None = Field(default=None, ge=1)
+    """Tokens; longer prompts are dropped and counted. null: what the model's context leaves."""
+
+
+class EvaluationSet(DataSource):
+    """A held-out data source with a name."""
+
+    name: str = Field(min_length=1)
+    """Of its metrics: eval/<name>/pass@1."""
+    verifiers: Items | None = None
+    """Verifiers of this set; null: those of `rewards`."""
+
+
+class Scores(Section):
+    """Reward of each outcome of the first verifier."""
+
+    correct: Score = 1.0
+    """The answer is right."""
+    wrong: Score = 0.0
+    """The answer is wrong."""
+    partial: Score = "fraction"
+    """Some of it is right; `fraction` is the share that is."""
+    unparsable: Score = 0.0
+    """No answer was found in the completion."""
+    timeout: Score = "drop"
+    """The verifier ran past its deadline; `drop` leaves the completion out of its group."""
+    crashed: Score = "drop"
+    """The verifier crashed."""
+    skipped: Score = "drop"
+    """The row has no usable answer."""
+
+
+class Rewards(Section):
+    """What checks completions, and what its verdicts are worth."""
+
+    verifiers: Items = Field(default=(NamedItem(name="math"),), min_length=1)
+    """Files of rlvr/rewards, or path/to/file.py:function; each with weight and when_correct. The first decides correctness."""
+    deadline: float = Field(default=5.0, gt=0)
+    """Seconds for one completion."""
+    batch_deadline: float = Field(default=300.0, gt=0)
+    """Seconds for all completions of a rollout on one process."""
+    workers: int | None = Field(default=None, ge=1)
+    """Verifier processes beside each training process; null: the cores there are for it."""
+    scores: Scores = Scores()
+    """Reward of each outcome: a number, `fraction`, or `drop`."""
+
+
+class Rollout(Section):
+    """Sampling: P prompts with G completions each, then P / M updates on them."""
+
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What generates."""
+    prompts_per_rollout: int = Field(default=512, ge=1)
+    """P: prompts sampled with one policy."""
+    prompts_per_update: int = Field(default=32, ge=1)
+    """M: prompts of one optimizer step; P / M updates use one rollout."""
+    group_size: int = Field(default=8, ge=1)
+    """G: completions per prompt, at least 2."""
+    max_completion_length: int = Field(default=3072, ge=1)
+    """Tokens; a longer completion is cut."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Of sampling, and of log-probs and entropies in the loss."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus sampling; 1 is off."""
+    top_k: int = Field(default=0, ge=0)
+    """Sample among the k likeliest tokens; 0 is off."""
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    """Drop tokens below this share of the likeliest one's probability; null is off."""
+    passes: int = Field(default=1, ge=1)
+    """Passes over each rollout."""
+
+
+class Algorithm(Section):
+    """The policy loss."""
+
+    surrogate: Item = NamedItem(name="clipped")
+    """A function of rlvr/surrogate.py."""
+    clip_low: float = Field(default=0.2, ge=0)
+    """ε below 1: the ratio is clipped at 1 - clip_low."""
+    clip_high: float = Field(default=0.2, ge=0)
+    """ε above 1: the ratio is clipped at 1 + clip_high; DAPO's clip-higher is 0.28."""
+    dual_clip: float | None = Field(default=None, gt=1)
+    """c: where the advantage A is negative the loss is at most -c A; null is off."""
+    aggregate: Item = NamedItem(name="token_mean")
+    """A function of rlvr/aggregate.py."""
+    advantage: Item = NamedItem(name="group_zscore")
+    """A function of rlvr/advantage.py."""
+    kl_coef: float = Field(default=0.0, ge=0)
+    """Multiplier of KL(policy || initial policy), per nat; 0 is off."""
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    """Schulman's estimators of that KL."""
+    mask_truncated: bool = False
+    """Whether completions cut at max_completion_length teach nothing."""
+
+
+class Training(Section):
+    """Optimization; any other field of TRL's GRPOConfig may be added by its TRL name."""
+
+    model_config = ConfigDict(extra="allow")
+
+    updates: int | None = Field(default=None, ge=1)
+    """Optimizer steps; or give `epochs`."""
+    epochs: float | None = Field(default=None, gt=0)
+    """Passes over the data; or give `updates`."""
+    micro_batch_size: int | None = Field(default=None, ge=1)
+    """Completions in one forward and backward pass of one process; null: the largest up to 16 that divides."""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """auto: cuda where there is one."""
+    learning_rate: float = Field(default=1e-6, gt=0)
+    """Peak; the schedule is lr_scheduler_type."""
+    seed: int = Field(default=42, ge=0)
+    """Of sampling, order of prompts and dropout."""
+    save_every: int = Field(default=0, ge=0)
+    """Updates between checkpoints; 0: only at the end."""
+    keep_checkpoints: int = Field(default=2, ge=1)
+    """Checkpoints kept; older ones are deleted."""
+
+
+class Monitor(Section):
+    """What is recorded besides metrics.jsonl, and where it is sent."""
+
+    report_to: Annotated[
+        tuple[Literal["tensorboard", "trackio", "wandb"], ...], Field(strict=False)
+    ] = ()
+    """Dashboards; [] is none."""
+    completions_every: int = Field(default=1, ge=0)
+    """Updates between completion files; 0: never."""
+    progress: bool = True
+    """Whether a progress bar is shown."""
+
+
+class Evaluation(Section):
+    """Held-out pass@k during and after training."""
+
+    every: int = Field(default=0, ge=0)
+    """Updates between evaluations; 0: none in between."""
+    at_start: bool = False
+    """Whether the initial policy is evaluated."""
+    at_end: bool = True
+    """Whether the final policy is evaluated."""
+    samples: int = Field(default=8, ge=1)
+    """Completions per problem."""
+    k: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False, min_length=1)] = (
+        1,
+        8,
+    )
+    """pass@k for each of these, at most `samples`."""
+    temperature: float = Field(default=1.0, ge=0)
+    """Of sampling; 0 is greedy."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus sampling; 1 is off."""
+    max_completion_length: int | None = Field(default=None, ge=1)
+    """Tokens; null: that of `rollout`."""
+    batch_size: int = Field(default=64, ge=1)
+    """Completions generated together on one process."""
+    sets: Annotated[tuple[EvaluationSet, ...], Field(strict=False)] = ()
+    """Held-out sets."""
+
+
+class Export(Section):
+    """Publishing at the end of training."""
+
+    to: str | None = None
+    """Folder or user/name on the hub; null: nothing is published."""
+    private: bool = True
+    """Whether a hub repository that is created is private."""
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][\w.\-]*$")
+    """Of the run; by default the recipe file's."""
+    output: Annotated[Path, Field(strict=False)] = Field(
+        default_factory=lambda data: Path("runs") / data.get("name", "run")
+    )
+    """Run folder; by default runs/<name>."""
+    source: Source | None = None
+    """Where the numbers come from."""
+    expect: str | None = None
+    """What one should see."""
+    model: Model
+    data: DataSource
+    rewards: Rewards = Rewards()
+    rollout: Rollout = Rollout()
+    algorithm: Algorithm = Algorithm()
+    entropy: Items = ()
+    """Entropy controls, in the order they act: files of rlvr/entropy. [] is plain GRPO."""
+    training: Training
+    monitor: Monitor = Monitor()
+    evaluation: Evaluation = Evaluation()
+    export: Export = Export()
+
+    @model_validator(mode="after")
+    def _combination(self) -> Self:
+        problems = combination_problems(self)
+        if problems:
+            text = "\n".join(str(problem) for problem in problems).replace("{", "{{")
+            raise PydanticCustomError(
+                "combination", text.replace("}", "}}"), {"problems": problems}
+            )  # type: ignore[arg-type]
+        return self
+
+
+def load_recipe(
+    recipe: str | Path, overlays: Sequence[str | Path] = (), overrides: Sequence[str] = ()
+) -> tuple[Recipe, Origins]:
+    """Return a checked recipe and the origin of each of its values.
+
+    Nothing heavy is imported and nothing outside the files is looked at; options of methods are checked by
+    `rlvr.check.methods.check_methods`.
+
+    Args:
+        recipe: A file, or the name of a shipped recipe.
+        overlays: Files merged over it, from left to right.
+        overrides: `key=value` items, from left to right.
+
+    Raises:
+        RecipeError: With all problems of the recipe in one message.
+    """
+    values, origins = compose(recipe, overlays, overrides)
+    loaded, problems = _validate(values)
+    if loaded is not None:
+        problems = no_effect_problems(loaded, origins)
+    placed = [
+        Problem(item.path, item.text, item.origin or _origin(origins, item.path))
+        for item in problems
+    ]
+    raise_problems(sorted(placed, key=_reading_order), origins.recipe)
+    assert loaded is not None  # without problems there is a recipe
+    return loaded, origins
+
+
+def _validate(values: dict[str, Any]) -> tuple[Recipe | None, list[Problem]]:
+    """Return the recipe, or every problem: those of single values and those of their combination."""
+    try:
+        return Recipe.model_validate(values), []
+    except ValidationError as error:
+        problems = schema_problems(error, values, Recipe)
+    # what remains without the wrong values still shows wrong combinations
+    pruned = prune(values, problems, Recipe)
+    try:
+        Recipe.model_validate(pruned)
+    except ValidationError as error:
+        wrong = [problem.path for problem in problems]
+        problems += [
+            item
+            for item in schema_problems(error, pruned, Recipe)
+            if not any(
+                path[: len(start)] == start for path in (item.path, *item.also) for start in wrong
+            )
+        ]
+    return None, problems
+
+
+def _reading_order(problem: Problem) -> tuple[str, int]:
+    file, _, line = problem.origin.rpartition(":")
+    return (file, int(line)) if line.isdigit() else (problem.origin, 0)
+
+
+def _origin(origins: Origins, path: tuple[str | int, ...]) -> str:
+    found = origins.of(path)
+    return "" if found == "default" else found
+
+
+def write_resolved(recipe: Recipe, origins: Origins, path: Path) -> None:
+    """Write every value of a recipe with its origin; loading the file gives an equal recipe."""
+    from rlvr import __version__
+
+    values = recipe.model_dump()
+    values["output"] = str(recipe.output)
+    head = {"resolved": {"from": origins.recipe, "rlvr": __version__}}
+    text = dump_yaml(head, lambda _: "") + dump_yaml(
+        values, lambda place: _comment(origins, place, recipe)
+    )
+    path.write_text(text, encoding="utf-8")
+
+
+def _comment(origins: Origins, path: tuple[str | int, ...], recipe: Recipe) -> str:
+    if path == ("name",) and path not in origins.written and recipe.name != "run":
+        return "file name"
+    return origins.of(path)
