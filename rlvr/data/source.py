@@ -1,0 +1,308 @@
+"""A recipe's data source -> rows `{"prompt", "answer", "task", ...}`.
+
+    read -> map columns -> leave out broken rows -> template, system -> deduplicate -> shuffle -> limit
+
+A prompt that is text goes to the model as it is. It becomes chat messages, for which the model's
+chat template is used, by `system`; an empty one (`system: ""`) adds no system message.
+"""
+
+import json
+import logging
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlvr.data.layout import (
+    ANSWER_COLUMNS,
+    MISSING,
+    PROMPT_COLUMNS,
+    TASK_COLUMNS,
+    Row,
+    clean_answer,
+    describe_columns,
+    detect,
+    look_up,
+)
+from rlvr.data.length import drop_long_prompts
+from rlvr.data.read import read
+from rlvr.data.task import generate_task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from rlvr.recipe import DataSource
+
+logger = logging.getLogger(__name__)
+
+TASK_SIZE = 512
+"""Rows of a procedural task where the recipe does not say."""
+
+
+def load_rows(
+    source: "DataSource",
+    *,
+    name: str = "data",
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+    max_prompt_length: int | None = None,
+) -> list[Row]:
+    """Return the rows of a data source, ready for the trainer.
+
+    What was left out is logged once: as a warning where rows were broken.
+
+    Args:
+        source: Section of a recipe.
+        name: Its place in the recipe, for messages.
+        tokenizer: Needed to leave out long prompts.
+        max_prompt_length: Tokens; longer prompts are left out before `limit` counts. None: none.
+
+    Returns:
+        Rows with `prompt` (text or chat messages), `answer`, `task` and the other columns that are
+        JSON.
+
+    Raises:
+        ValueError: For a source that cannot be read, a missing column, or no row left.
+    """
+    if (source.path is None) == (source.task is None):
+        raise ValueError(f"{name}: exactly one of path and task is needed; set one of them")
+    try:
+        rows, counts = _task_rows(source) if source.task is not None else _path_rows(source)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if source.deduplicate:
+        rows, repeated, conflicting = deduplicate(rows)
+        counts["with a prompt that occurred before"] = repeated
+        counts["of these with another answer (the first is kept)"] = conflicting
+    random.Random(source.seed).shuffle(rows)
+    if tokenizer is not None and max_prompt_length is not None:
+        try:
+            rows, long = drop_long_prompts(rows, tokenizer, max_prompt_length)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        counts[f"with a prompt longer than {max_prompt_length} tokens"] = long
+    rows = rows[: source.limit]
+    left_out = "; ".join(f"{count} {reason}" for reason, count in counts.items() if count)
+    level = logging.WARNING if any("broken" in r and c for r, c in counts.items()) else logging.INFO
+    where = source.path or source.task
+    logger.log(
+        level, "%s: %d rows of %s%s", name, len(rows), where, left_out and f"; left out: {left_out}"
+    )
+    return rows
+
+
+def deduplicate(rows: Sequence[Row]) -> tuple[list[Row], int, int]:
+    """Return the first row of each prompt, how many others there were, how many of these disagree.
+
+    Args:
+        rows: With `prompt` and `answer`.
+
+    Returns:
+        Rows, number left out, and how many of those had another answer than the row kept.
+    """
+    first: dict[str, Row] = {}
+    repeated = conflicting = 0
+    for row in rows:
+        kept = first.setdefault(prompt_text(row["prompt"]), row)
+        if kept is not row:
+            repeated += 1
+            conflicting += kept["answer"] != row["answer"]
+    return list(first.values()), repeated, conflicting
+
+
+def prompt_text(prompt: str | list[dict[str, str]]) -> str:
+    """Return a prompt as one text; prompts are equal where these are.
+
+    Example:
+        >>> prompt_text([{"role": "user", "content": "1+1="}])
+        'user: 1+1='
+    """
+    if isinstance(prompt, str):
+        return prompt
+    return "\n".join(f"{message['role']}: {message['content']}" for message in prompt)
+
+
+def missing_columns(rows: Sequence[Row], needed: Iterable[str]) -> list[str]:
+    """Return those of the needed columns that no row has.
+
+    Example:
+        >>> missing_columns([{"prompt": "1+1=", "answer": "2"}], ["answer", "target"])
+        ['target']
+    """
+    return [column for column in needed if all(row.get(column) is None for row in rows)]
+
+
+def check_columns(rows: Sequence[Row], needed: Iterable[str], *, name: str = "data") -> None:
+    """Raise ValueError where a column that the verifiers need is in no row.
+
+    Args:
+        rows: As returned by `load_rows`.
+        needed: `Scorer.columns`.
+        name: Place of the source in the recipe.
+    """
+    for column in missing_columns(rows, needed):
+        raise ValueError(
+            f"{name}: the verifiers need a column {column!r}, which no row has."
+            f"{describe_columns(rows, column)} Map it with {name}.columns.{column}=COLUMN, "
+            "or choose other rewards.verifiers"
+        )
+
+
+def _task_rows(source: "DataSource") -> tuple[list[Row], dict[str, int]]:
+    assert source.task is not None
+    for option in ("columns", "template", "revision", "subset"):
+        if getattr(source, option):
+            raise ValueError(f"{option} has no effect on the task {source.task}; remove it")
+    size = source.size if source.size is not None else TASK_SIZE
+    rows = generate_task(
+        source.task, source.task_options, size=size, seed=source.seed, split=source.split
+    )
+    for row in rows:
+        row["prompt"] = _with_system(row["prompt"], source.system)
+    return rows, {}
+
+
+def _path_rows(source: "DataSource") -> tuple[list[Row], dict[str, int]]:
+    assert source.path is not None
+    path = source.path
+    for option in ("task_options", "size"):
+        if getattr(source, option):
+            raise ValueError(
+                f"{option} is for tasks, not for {path}; remove it (limit: fewer rows)"
+            )
+    raw = read(path, split=source.split, revision=source.revision, subset=source.subset)
+    if not raw:
+        raise ValueError(f"{path}: the data set is empty; check path and split")
+    mapping = _mapping(source, path, raw)
+    task = Path(path).name.split(".")[0]
+    rows, reasons = [], {"broken: no prompt": 0, "broken: no answer": 0}
+    for record in raw:
+        row = _row(record, mapping, source, path=path, raw=raw, task=task)
+        if not _is_prompt(row["prompt"]):
+            reasons["broken: no prompt"] += 1
+        elif _is_blank(row["answer"]):
+            reasons["broken: no answer"] += 1
+        else:
+            rows.append(row)
+    if not rows:
+        counts = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
+        raise ValueError(
+            f"{path}: none of the {len(raw)} rows is usable ({counts}), with prompt from "
+            f"{mapping.get('prompt') or 'the template'} and answer from {mapping['answer']}."
+            f"{describe_columns(raw, '')} Map others with columns"
+        )
+    return rows, reasons
+
+
+def _mapping(source: "DataSource", path: str, raw: Sequence[Row]) -> dict[str, str]:
+    """Return our column -> theirs: what the recipe says, and what is detected for the rest."""
+    mapping = dict(source.columns)
+    for ours, theirs in mapping.items():
+        if all(look_up(row, theirs) is MISSING for row in raw):
+            raise ValueError(
+                f"{path}: columns.{ours} is {theirs!r}, which no row has."
+                f"{describe_columns(raw, theirs)}"
+            )
+    detected = {"prompt": PROMPT_COLUMNS, "answer": ANSWER_COLUMNS, "task": TASK_COLUMNS}
+    for ours, names in detected.items():
+        found = mapping.get(ours) or detect(raw, names)
+        if found is not None:
+            mapping[ours] = found
+        elif ours == "answer" or (ours == "prompt" and source.template is None):
+            raise ValueError(
+                f"{path}: no column for the {ours} (looked for {', '.join(names)})."
+                f"{describe_columns(raw, ours)} Map it with columns: {{{ours}: COLUMN}}"
+            )
+    return mapping
+
+
+def _row(
+    record: Row,
+    mapping: Mapping[str, str],
+    source: "DataSource",
+    *,
+    path: str,
+    raw: Sequence[Row],
+    task: str,
+) -> Row:
+    mapped: Row = {}
+    for ours, theirs in mapping.items():
+        value = look_up(record, theirs)
+        mapped[ours] = None if value is MISSING else value
+    if "answer" not in source.columns:
+        mapped["answer"] = clean_answer(mapped["answer"], mapping["answer"])
+    if not isinstance(mapped.get("task"), str):
+        mapped["task"] = task
+    prompt = mapped.get("prompt")
+    if source.template is not None and (prompt is None or _is_prompt(prompt)):
+        prompt = _fill(source.template, prompt, record | mapped, path=path, raw=raw)
+    if _is_prompt(prompt):
+        prompt = _with_system(prompt, source.system)
+    others = {key: value for key, value in record.items() if _is_json(value)}
+    return others | mapped | {"prompt": prompt}
+
+
+def _fill(template: str, prompt: Any, columns: Row, *, path: str, raw: Sequence[Row]) -> Any:
+    """Return the prompt from the template; of chat messages the last user message is filled."""
+    if isinstance(prompt, list):
+        place = max((i for i, m in enumerate(prompt) if m["role"] == "user"), default=-1)
+        if place < 0:
+            return prompt
+        columns = columns | {"prompt": prompt[place]["content"]}
+    try:
+        text = template.format(**columns)
+    except KeyError as error:
+        unknown = str(error.args[0])
+        raise ValueError(
+            f"{path}: the template has a field {{{unknown}}}, which is no column."
+            f"{describe_columns(raw, unknown)} Write {{{{ and }}}} for braces that are text"
+        ) from None
+    except (ValueError, IndexError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"{path}: the template is not a format string ({error}). Write {{{{ and }}}} for "
+            "braces that are text, as in \\boxed{{}}"
+        ) from None
+    if not isinstance(prompt, list):
+        return text
+    return [*prompt[:place], prompt[place] | {"content": text}, *prompt[place + 1 :]]
+
+
+def _with_system(prompt: Any, system: str | None) -> Any:
+    if system is None:
+        return prompt
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    messages = [message for message in messages if message["role"] != "system"]
+    return [{"role": "system", "content": system}, *messages] if system else messages
+
+
+def _is_blank(value: Any) -> bool:
+    is_nan = isinstance(value, float) and value != value
+    return (
+        value is None or is_nan or (isinstance(value, str | list | dict) and not _stripped(value))
+    )
+
+
+def _stripped(value: Any) -> Any:
+    return value.strip() if isinstance(value, str) else value
+
+
+def _is_prompt(value: Any) -> bool:
+    """Return whether this is text, or chat messages that say something."""
+    if isinstance(value, str):
+        return bool(value.strip())
+    if not isinstance(value, list):
+        return False
+    messages = all(
+        isinstance(message, dict)
+        and isinstance(message.get("role"), str)
+        and isinstance(message.get("content"), str)
+        for message in value
+    )
+    return messages and any(m["content"].strip() for m in value if m["role"] != "system")
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
