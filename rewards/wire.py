@@ -1,0 +1,52 @@
+"""How the pool and its workers talk: one JSON object a line, over sockets, nothing but text.
+
+Text cannot carry code (as pickle can), and a torn line is seen as such.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rlvr.rewards.verdict import Outcome, Sample, Verdict
+
+
+def pack(message: Mapping[str, Any]) -> bytes:
+    """Return the message as one line."""
+    # ASCII escapes carry lone surrogates, which UTF-8 cannot
+    return json.dumps(message, default=_plain, skipkeys=True).encode("ascii") + b"\n"
+
+
+def unpack(line: bytes) -> dict[str, Any]:
+    """Return the message of one line."""
+    return json.loads(line)
+
+
+def sample_message(sample: Sample, columns: tuple[str, ...] | None) -> dict[str, Any]:
+    """Return what a verifier needs of a sample; `columns` None sends the whole row."""
+    row = sample.row
+    if columns is not None:
+        row = {name: row[name] for name in columns if name in row}
+    return {
+        "prompt": sample.prompt if columns is None else "",
+        "completion": sample.completion,
+        "answer": sample.answer,
+        "row": dict(row),
+        "truncated": sample.truncated,
+    }
+
+
+def verdict_message(verdict: Verdict) -> dict[str, Any]:
+    """Return the verdict as a message."""
+    message = {"outcome": verdict.outcome, "fraction": verdict.fraction, "reason": verdict.reason}
+    return message | {"value": verdict.value}
+
+
+def verdict_from(message: Mapping[str, Any], seconds: float) -> Verdict:
+    """Return the verdict that a message carries."""
+    outcome = Outcome(message["outcome"])
+    return Verdict(outcome, message["fraction"], message["reason"], seconds, message["value"])
+
+
+def _plain(value: Any) -> Any:
+    # arrays and numpy scalars of a data set's row; anything else as its text
+    return value.tolist() if hasattr(value, "tolist") else str(value)

@@ -1,0 +1,140 @@
+"""The processes that verify: a nursery, and the workers that it forks.
+
+The nursery is a fresh interpreter that imports the built-in verifiers once and never runs one. It
+has one thread and no CUDA, so forking it is safe, and a killed worker is replaced in milliseconds
+instead of the seconds that importing sympy takes. A worker loads the user's functions itself,
+limits its memory, and answers one sample at a time until it is killed or its socket closes.
+"""
+
+import contextlib
+import ctypes
+import gc
+import os
+import resource
+import select
+import signal
+import socket
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rlvr.rewards import plugin, registry
+from rlvr.rewards.verdict import Outcome, Sample, Verdict
+from rlvr.rewards.wire import pack, unpack, verdict_message
+
+PARENT_CHECK = 2.0  # seconds between looks at whether the trainer still lives
+MAX_CONTROL = 4096  # bytes of a control message; they are sent one at a time
+_PR_SET_PDEATHSIG = 1
+
+Verifier = Callable[[Sample], Verdict]
+
+
+def nursery(control_fd: int) -> None:
+    """Fork and reap workers as the trainer asks, until it says exit or is gone."""
+    trainer = os.getppid()
+    os.dup2(2, 1)  # what a verifier prints goes to stderr
+    warnings.simplefilter("ignore")
+    control = socket.socket(fileno=control_fd)
+    setup = _read_setup(control)
+    built = {
+        int(index): registry.build(name, options)
+        for index, (name, options) in setup["builtin"].items()
+    }
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    gc.collect()
+    gc.freeze()  # keeps the collector from touching, and so copying, the shared pages
+    control.sendall(pack({"ready": True}))
+    while True:
+        # a process that the trainer forked may hold the socket open: end-of-file is not enough
+        while not select.select([control], [], [], PARENT_CHECK)[0]:
+            if os.getppid() != trainer:
+                return
+        line, descriptors, _, _ = socket.recv_fds(control, MAX_CONTROL, 1)
+        message = unpack(line) if line else {"exit": True}
+        if "exit" in message:
+            return
+        if "stop" in message:
+            control.sendall(pack({"status": _stop(message["stop"])}))
+            continue
+        pid = os.fork()
+        if pid == 0:
+            _worker(control, descriptors[0], setup, built, prctl)
+        with contextlib.suppress(OSError):
+            os.setpgid(pid, pid)  # here as well as in the worker: whoever is first
+        os.close(descriptors[0])
+        control.sendall(pack({"pid": pid}))
+
+
+def _read_setup(control: socket.socket) -> dict[str, Any]:
+    line = b""
+    while not line.endswith(b"\n"):
+        if not (piece := control.recv(65536)):
+            os._exit(0)
+        line += piece
+    return unpack(line)
+
+
+def _stop(pid: int) -> int:
+    """Kill a worker with everything that it started; return the status of `waitpid`."""
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)
+    return os.waitpid(pid, 0)[1]
+
+
+def _worker(
+    control: socket.socket,
+    descriptor: int,
+    setup: Mapping[str, Any],
+    built: Mapping[int, Verifier],
+    prctl: Callable[[int, int], int] | None,
+) -> None:
+    nursery_pid = os.getppid()
+    try:
+        os.setpgid(0, 0)
+        control.close()
+        if prctl is not None:
+            prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == nursery_pid:
+            _limit(setup["memory"])
+            _serve(socket.socket(fileno=descriptor), setup["plugin"], built)
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # the trainer is gone
+    finally:
+        os._exit(0)  # never back into the nursery's loop
+
+
+def _limit(memory: int | None) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if memory is not None:
+        with contextlib.suppress(ValueError, OSError):  # not on every system
+            resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+
+
+def _serve(
+    connection: socket.socket, plugins: Mapping[str, str], built: Mapping[int, Verifier]
+) -> None:
+    verifiers = dict(built)
+    errors: dict[int, str] = {}
+    for index, reference in plugins.items():
+        try:
+            verifiers[int(index)] = plugin.load(reference)
+        except BaseException as error:  # the user's module may raise anything
+            errors[int(index)] = f"{reference}: {plugin.describe(error)}"
+    connection.sendall(pack({"ready": True, "errors": errors}))
+    for line in connection.makefile("rb"):
+        message = unpack(line)
+        index = message["verifier"]
+        sample = Sample(**message["sample"])
+        if index in errors:
+            verdict = Verdict(Outcome.CRASHED, reason=errors[index])
+        else:
+            verdict = _verify(verifiers[index], sample)
+        connection.sendall(pack(verdict_message(verdict)))
+
+
+def _verify(verifier: Verifier, sample: Sample) -> Verdict:
+    try:
+        return verifier(sample)
+    except BaseException as error:  # whatever a verifier raises is its verdict
+        return Verdict(Outcome.CRASHED, reason=plugin.describe(error))
