@@ -36,11 +36,13 @@ class Origins:
     """Rank of the source of a given value: the higher wins. -1: a resolved recipe, where nothing was chosen."""
 
     def of(self, path: Keys) -> str:
-        """Return the origin of the value at `path`, or of the closest given value that holds it."""
-        for end in range(len(path), 0, -1):
-            if path[:end] in self.written:
-                return self.written[path[:end]]
-        return "default"
+        """Return where the value at `path` was written, or `default`."""
+        return self.written.get(path, "default")
+
+    def near(self, path: Keys) -> str:
+        """Return the origin of the value at `path`, else of the closest thing around it; "" if none."""
+        ends = range(len(path), 0, -1)
+        return next((self.written[path[:end]] for end in ends if path[:end] in self.written), "")
 
     def layer(self, path: Keys) -> int | None:
         """Return the layer of a value that was given; None for a default."""

@@ -76,7 +76,7 @@ def _write_item(item: NamedItem) -> str | dict[str, Any]:
 Item = Annotated[NamedItem, BeforeValidator(_named_item), PlainSerializer(_write_item)]
 Items = Annotated[tuple[Item, ...], Field(strict=False)]
 Names = Annotated[tuple[str, ...], Field(strict=False)]
-Score = float | Literal["drop", "fraction"]
+Score = float | Literal["drop"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -168,14 +168,12 @@ class EvaluationSet(DataSource):
 
 
 class Scores(Section):
-    """Reward of each outcome of the first verifier."""
+    """Reward of each outcome of a verifier; a partly right answer gets its share of `correct`."""
 
-    correct: Score = 1.0
+    correct: float = 1.0
     """The answer is right."""
     wrong: Score = 0.0
     """The answer is wrong."""
-    partial: Score = "fraction"
-    """Some of it is right; `fraction` is the share that is."""
     unparsable: Score = 0.0
     """No answer was found in the completion."""
     timeout: Score = "drop"
@@ -190,7 +188,7 @@ class Rewards(Section):
     """What checks completions, and what its verdicts are worth."""
 
     verifiers: Items = Field(default=(NamedItem(name="math"),), min_length=1)
-    """Files of rlvr/rewards, or path/to/file.py:function; each with weight and when_correct. The first decides correctness."""
+    """Files of rlvr/rewards, or path/to/file.py:function; each with weight and when_correct. The first says what is correct."""
     deadline: float = Field(default=5.0, gt=0)
     """Seconds for one completion."""
     batch_deadline: float = Field(default=300.0, gt=0)
@@ -198,7 +196,7 @@ class Rewards(Section):
     workers: int | None = Field(default=None, ge=1)
     """Verifier processes beside each training process; null: the cores there are for it."""
     scores: Scores = Scores()
-    """Reward of each outcome: a number, `fraction`, or `drop`."""
+    """Reward of each outcome: a number, or `drop`."""
 
 
 class Rollout(Section):
@@ -378,10 +376,7 @@ def load_recipe(
     loaded, problems = _validate(values)
     if loaded is not None:
         problems = no_effect_problems(loaded, origins)
-    placed = [
-        Problem(item.path, item.text, item.origin or _origin(origins, item.path))
-        for item in problems
-    ]
+    placed = [Problem(item.path, item.text, origins.near(item.path)) for item in problems]
     raise_problems(sorted(placed, key=_reading_order), origins.recipe)
     assert loaded is not None  # without problems there is a recipe
     return loaded, origins
@@ -393,6 +388,8 @@ def _validate(values: dict[str, Any]) -> tuple[Recipe | None, list[Problem]]:
         return Recipe.model_validate(values), []
     except ValidationError as error:
         problems = schema_problems(error, values, Recipe)
+        if error.errors()[0]["type"] == "combination":
+            return None, problems
     # what remains without the wrong values still shows wrong combinations
     pruned = prune(values, problems, Recipe)
     try:
@@ -414,22 +411,21 @@ def _reading_order(problem: Problem) -> tuple[str, int]:
     return (file, int(line)) if line.isdigit() else (problem.origin, 0)
 
 
-def _origin(origins: Origins, path: tuple[str | int, ...]) -> str:
-    found = origins.of(path)
-    return "" if found == "default" else found
-
-
 def write_resolved(recipe: Recipe, origins: Origins, path: Path) -> None:
     """Write every value of a recipe with its origin; loading the file gives an equal recipe."""
+    path.write_text(resolved_text(recipe, origins), encoding="utf-8")
+
+
+def resolved_text(recipe: Recipe, origins: Origins) -> str:
+    """Return every value of a recipe as YAML, each with its origin at the end of its line."""
     from rlvr import __version__
 
     values = recipe.model_dump()
     values["output"] = str(recipe.output)
     head = {"resolved": {"from": origins.recipe, "rlvr": __version__}}
-    text = dump_yaml(head, lambda _: "") + dump_yaml(
+    return dump_yaml(head, lambda _: "") + dump_yaml(
         values, lambda place: _comment(origins, place, recipe)
     )
-    path.write_text(text, encoding="utf-8")
 
 
 def _comment(origins: Origins, path: tuple[str | int, ...], recipe: Recipe) -> str:

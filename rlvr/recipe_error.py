@@ -28,7 +28,8 @@ class Problem:
 
     def __str__(self) -> str:
         where = f"{self.origin}: " if self.origin else ""
-        return f"{where}{dotted(self.path)} {self.text}".strip()
+        gap = "" if self.text.startswith(":") else " "
+        return f"{where}{dotted(self.path)}{gap}{self.text}".strip()
 
 
 def dotted(path: Path) -> str:

@@ -149,7 +149,10 @@ def _dump(value: Any, path: Path, comment: Callable[[Path], str], lines: list[st
         head = f"{indent}-" if isinstance(key, int) else f"{indent}{dump_scalar(key)}:"
         if _is_nested(item):
             lines.append(head)
+            first = len(lines)
             _dump(item, here, comment, lines)
+            if isinstance(key, int):  # the first key of an item stands beside its dash
+                lines[first - 1 : first + 1] = [f"{head} {lines[first].lstrip()}"]
         else:
             note = comment(here)
             lines.append(f"{head} {dump_scalar(item)}" + (f"  # {note}" if note else ""))

@@ -157,7 +157,7 @@ def _verifier_problems(path: Path, items: tuple[NamedItem, ...]) -> Iterator[Pro
     known = catalog.methods("rewards")
     for index, item in enumerate(items):
         here = (*path, index)
-        if ".py:" not in item.name and item.name not in known:
+        if ":" not in item.name and item.name not in known:
             hint = " A function of yours is path/to/file.py:function."
             yield Problem(here, f": {unknown_name('verifier', item.name, known)}{hint}")
             continue
@@ -235,11 +235,12 @@ def no_effect_problems(recipe: Recipe, origins: Origins) -> list[Problem]:
     return [
         Problem(path, text)
         for path, cause, text in _moot(recipe)
-        if _is_chosen(origins, path, cause)
+        if is_chosen(origins, path, cause)
     ]
 
 
-def _is_chosen(origins: Origins, path: Path, cause: Path) -> bool:
+def is_chosen(origins: Origins, path: Path, cause: Path) -> bool:
+    """Return whether a value was given in the same source as `cause`, or in a later one."""
     layer = origins.layer(path)
     return layer is not None and layer >= 0 and layer >= (origins.layer(cause) or 0)
 

@@ -46,8 +46,11 @@ def prune(
     pruned = copy.deepcopy(values)
     for problem in sorted(problems, key=lambda item: str(item.path), reverse=True):
         parent: Any = pruned
-        for part in problem.path[:-1]:
-            parent = parent[part]
+        try:
+            for part in problem.path[:-1]:
+                parent = parent[part]
+        except (LookupError, TypeError):  # gone with what held it
+            continue
         last = problem.path[-1] if problem.path else None
         field = _fields_at(schema, problem.path[:-1]).get(str(last))
         if field is not None and field.is_required():

@@ -1,0 +1,153 @@
+"""What a recipe names, checked against the code it names: options of methods, tasks, installed packages.
+
+Imports the methods (and so torch), but loads no model and no data.
+"""
+
+import importlib
+import importlib.util
+from collections.abc import Iterator
+
+from pydantic import ValidationError
+
+from rlvr.check.combination import (
+    COMMON_VERIFIER_OPTIONS,
+    is_chosen,
+    sources,
+    verifier_lists,
+)
+from rlvr.check.schema import schema_problems
+from rlvr.compose import Origins
+from rlvr.recipe import NamedItem, Recipe
+from rlvr.recipe_error import Path, Problem, raise_problems, show
+
+
+def check_methods(recipe: Recipe, origins: Origins | None = None) -> None:
+    """Raise one RecipeError for all that is wrong with the methods a recipe names.
+
+    Args:
+        recipe: Has passed the schema.
+        origins: Of its values; None: messages name only the key.
+    """
+    problems = [
+        *_control_problems(recipe, origins),
+        *_verifier_problems(recipe),
+        *_task_problems(recipe),
+        *_package_problems(recipe),
+    ]
+    placed = [
+        Problem(item.path, item.text, origins.near(item.path) if origins else "")
+        for item in problems
+    ]
+    raise_problems(placed, origins.recipe if origins else recipe.name)
+
+
+def check_device(recipe: Recipe) -> None:
+    """Raise RecipeError if the recipe wants a GPU and this process sees none."""
+    import torch
+
+    if recipe.training.device == "cuda" and not torch.cuda.is_available():
+        text = "is cuda, but this process sees no GPU; set training.device=cpu, or auto."
+        raise_problems([Problem(("training", "device"), text)], recipe.name)
+    if recipe.rollout.engine == "vllm" and not torch.cuda.is_available():
+        text = "is vllm, but this process sees no GPU; set rollout.engine=transformers."
+        raise_problems([Problem(("rollout", "engine"), text)], recipe.name)
+
+
+def _control_problems(recipe: Recipe, origins: Origins | None) -> Iterator[Problem]:
+    problems: list[Problem] = []
+    for index, item in enumerate(recipe.entropy):
+        config = importlib.import_module(f"rlvr.entropy.{item.name}").Config
+        problems += _option_problems(item, config, ("entropy", index, item.name))
+    yield from problems
+    if not problems:
+        yield from _chain_problems(recipe, origins)
+
+
+def _option_problems(item: NamedItem, config: type, at: Path) -> list[Problem]:
+    try:
+        config(**item.options)
+    except ValidationError as error:
+        return schema_problems(error, item.options, config, at)
+    return []
+
+
+def _chain_problems(recipe: Recipe, origins: Origins | None) -> Iterator[Problem]:
+    from rlvr.entropy.control import build_control, chain
+
+    controls = [build_control(item.name, item.options) for item in recipe.entropy]
+    try:
+        composed = chain(*controls)
+        composed.plan(composed.init())
+    except ValueError as error:
+        yield Problem(("entropy",), f"cannot be combined: {error}.")
+    rollout = recipe.rollout
+    on_policy = rollout.prompts_per_rollout == rollout.prompts_per_update and rollout.passes == 1
+    for index, control in enumerate(controls):
+        if on_policy and control.idle_on_policy:
+            text = (
+                f"has no effect: one update per rollout (prompts_per_rollout = prompts_per_update = "
+                f"{rollout.prompts_per_update}, passes 1), and {control.idle_on_policy}; lower "
+                "prompts_per_update, or raise passes."
+            )
+            yield Problem(("entropy", index, control.name), text)
+        for key in ("clip_low", "clip_high", "dual_clip"):
+            path = ("algorithm", key)
+            value = getattr(recipe.algorithm, key)
+            default = type(recipe.algorithm).model_fields[key].default
+            if control.replaces_clip and origins and value != default:
+                if not is_chosen(origins, path, ("entropy",)):
+                    continue
+                text = f"is {show(value)}, but {control.name} replaces the clip; remove it."
+                yield Problem(path, text)
+
+
+def _verifier_problems(recipe: Recipe) -> Iterator[Problem]:
+    from rlvr.rewards import plugin, registry
+
+    for path, items in verifier_lists(recipe):
+        for index, item in enumerate(items):
+            here: Path = (*path, index)
+            own = {
+                key: value
+                for key, value in item.options.items()
+                if key not in COMMON_VERIFIER_OPTIONS
+            }
+            if index == 0 and item.options.get("when_correct"):
+                text = "is true for the first verifier, whose verdict opens the gate; remove it."
+                yield Problem((*here, item.name, "when_correct"), text)
+            try:
+                if plugin.is_reference(item.name):
+                    plugin.find(item.name)
+                    for key in own:
+                        text = "is not an option; a function of yours takes weight, when_correct."
+                        yield Problem((*here, item.name, key), text)
+                    continue
+                config = registry.load(item.name).Config
+            except ValueError as error:
+                yield Problem(here, f": {error}")
+                continue
+            stripped = NamedItem(name=item.name, options=own)
+            yield from _option_problems(stripped, config, (*here, item.name))
+
+
+def _task_problems(recipe: Recipe) -> Iterator[Problem]:
+    from rlvr.data.task import check_task
+
+    for path, source in sources(recipe):
+        if source.task is not None:
+            try:
+                check_task(source.task, source.task_options, split=source.split)
+            except ValueError as error:
+                yield Problem((*path, "task"), f": {error}")
+
+
+def _package_problems(recipe: Recipe) -> Iterator[Problem]:
+    wanted: list[tuple[Path, str, str]] = [
+        (("monitor", "report_to"), package, "tracking") for package in recipe.monitor.report_to
+    ]
+    if recipe.rollout.engine == "vllm":
+        wanted.append((("rollout", "engine"), "vllm", "vllm"))
+    for path, package, extra in wanted:
+        if importlib.util.find_spec(package) is None:
+            text = f"asks for {package}, which is not installed: pip install 'rlvr[{extra}]'."
+            yield Problem(path, text)

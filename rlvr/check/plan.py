@@ -1,0 +1,155 @@
+"""From prompts, groups and updates to the numbers of a trainer, for any number of processes.
+
+With P prompts a rollout, M prompts an update, G completions a prompt and W processes, a process has
+M G / W completions of each update, in micro-batches of b. A plan exists when W divides M G and b divides the share.
+"""
+
+import math
+from dataclasses import dataclass
+
+from rlvr.check.combination import divisors, nearest
+from rlvr.recipe import Recipe
+from rlvr.recipe_error import Problem, raise_problems
+
+LARGEST_DEFAULT = 16
+"""Completions of a micro-batch when the recipe leaves its size open, at most."""
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """How the completions of a rollout are cut into updates, processes and micro-batches."""
+
+    processes: int
+    """W, over all machines."""
+    prompts_per_rollout: int
+    """P."""
+    prompts_per_update: int
+    """M."""
+    group_size: int
+    """G."""
+    passes: int
+    """Passes over each rollout."""
+    micro_batch_size: int
+    """b: completions of one forward and backward pass of one process."""
+    accumulation: int
+    """Micro-batches of one update on one process."""
+
+    @property
+    def completions_per_rollout(self) -> int:
+        """P G, over all processes."""
+        return self.prompts_per_rollout * self.group_size
+
+    @property
+    def completions_per_update(self) -> int:
+        """M G, over all processes."""
+        return self.prompts_per_update * self.group_size
+
+    @property
+    def completions_per_process(self) -> int:
+        """P G / W: completions of a rollout on one process."""
+        return self.completions_per_rollout // self.processes
+
+    @property
+    def updates_per_rollout(self) -> int:
+        """Optimizer steps on each rollout: P / M times the passes."""
+        return self.prompts_per_rollout // self.prompts_per_update * self.passes
+
+    def rollouts(self, updates: int) -> int:
+        """Return the number of rollouts that `updates` need; the last may be used in part."""
+        return -(-updates // self.updates_per_rollout)
+
+    def updates(self, rows: int, epochs: float) -> int:
+        """Return the updates of `epochs` passes over `rows` prompts, whole rollouts only.
+
+        Raises:
+            RecipeError: If there are fewer prompts than one rollout needs.
+        """
+        if rows < self.prompts_per_rollout:
+            text = (
+                f"is {self.prompts_per_rollout}, but the data has {rows} prompts; set it to "
+                f"{nearest(rows, range(self.prompts_per_update, rows + 1, self.prompts_per_update)) or rows}"
+                " or less, or add data."
+            )
+            raise_problems([Problem(("rollout", "prompts_per_rollout"), text)], "recipe")
+        return max(1, round(rows // self.prompts_per_rollout * epochs)) * self.updates_per_rollout
+
+    def trl_arguments(self) -> dict[str, int]:
+        """Return TRL's names for the plan: arguments of `GRPOConfig`."""
+        steps = self.prompts_per_rollout // self.prompts_per_update * self.accumulation
+        return {
+            "num_generations": self.group_size,
+            "per_device_train_batch_size": self.micro_batch_size,
+            "gradient_accumulation_steps": self.accumulation,
+            "steps_per_generation": steps,
+            "num_iterations": self.passes,
+        }
+
+    def describe(self) -> str:
+        """Return the plan in a few lines of plain text."""
+        updates = self.updates_per_rollout
+        processes = f"{self.processes} process{'es' if self.processes > 1 else ''}"
+        lines = [
+            f"rollout   {self.prompts_per_rollout} prompts x {self.group_size} completions = "
+            f"{self.completions_per_rollout} completions, {self.completions_per_process} on each of "
+            f"{processes}",
+            f"update    {self.prompts_per_update} prompts = {self.completions_per_update} completions; "
+            f"{updates} update{'s' if updates > 1 else ''} per rollout"
+            + (f" in {self.passes} passes" if self.passes > 1 else ""),
+            f"process   {self.completions_per_update // self.processes} completions an update = "
+            f"{self.accumulation} micro-batch{'es' if self.accumulation > 1 else ''} of "
+            f"{self.micro_batch_size}",
+            "TRL       "
+            + ", ".join(f"{key} {value}" for key, value in self.trl_arguments().items()),
+        ]
+        if updates == 1:
+            lines.append(
+                "note      one update per rollout: the ratio is 1, so clipping and all that acts on the "
+                "ratio does nothing"
+            )
+        return "\n".join(lines)
+
+
+def plan_batches(recipe: Recipe, processes: int = 1) -> BatchPlan:
+    """Return the plan of a recipe on a number of processes.
+
+    Args:
+        recipe: Has passed the schema.
+        processes: Over all machines, at least 1.
+
+    Raises:
+        RecipeError: If the completions of an update cannot be cut evenly, with the nearest numbers that can.
+    """
+    if processes < 1:
+        raise ValueError(f"processes is {processes}; it must be at least 1")
+    rollout, asked = recipe.rollout, recipe.training.micro_batch_size
+    total = rollout.prompts_per_update * rollout.group_size
+    if total % processes:
+        step = processes // math.gcd(processes, rollout.group_size)
+        prompts = nearest(
+            rollout.prompts_per_update, range(step, rollout.prompts_per_update + step + 1, step)
+        )
+        text = (
+            f"is {rollout.prompts_per_update}: {rollout.prompts_per_update} prompts x group_size "
+            f"{rollout.group_size} = {total} completions an update do not divide over {processes} "
+            f"processes; run on {nearest(processes, divisors(total))} processes, or set "
+            f"prompts_per_update to {prompts} (and prompts_per_rollout to a multiple of it)."
+        )
+        raise_problems([Problem(("rollout", "prompts_per_update"), text)], recipe.name)
+    share = total // processes
+    size = asked or max(size for size in divisors(share) if size <= LARGEST_DEFAULT)
+    if share % size:
+        text = (
+            f"is {size}, but a process has {share} completions of each update ({total} on {processes} "
+            f"process{'es' if processes > 1 else ''}), which do not divide into {size}; set it to "
+            f"{nearest(size, divisors(share))}, or null to have it chosen."
+        )
+        raise_problems([Problem(("training", "micro_batch_size"), text)], recipe.name)
+    return BatchPlan(
+        processes=processes,
+        prompts_per_rollout=rollout.prompts_per_rollout,
+        prompts_per_update=rollout.prompts_per_update,
+        group_size=rollout.group_size,
+        passes=rollout.passes,
+        micro_batch_size=size,
+        accumulation=share // size,
+    )

@@ -1,0 +1,278 @@
+"""The `rlvr` command. Heavy imports happen inside the commands: `rlvr --help` answers at once."""
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rlvr.compose import Origins
+    from rlvr.recipe import Recipe
+
+app = typer.Typer(
+    name="rlvr",
+    help="RLVR post-training of reasoning models: GRPO, entropy controls, verifiable rewards.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+recipes_app = typer.Typer(no_args_is_help=True, help="The shipped recipes.")
+app.add_typer(recipes_app, name="recipes")
+
+RecipeArguments = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RECIPE [OVERLAY.yaml ...] [KEY=VALUE ...]",
+        help="A file or a shipped recipe's name, files merged over it, values set over both.",
+        show_default=False,
+    ),
+]
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line; `python -m rlvr.train` calls it with `["train", ...]`."""
+    with user_errors():
+        app(args=args, prog_name="rlvr")
+
+
+def parse_recipe_arguments(args: list[str]) -> "tuple[Recipe, Origins]":
+    """Return the recipe that `RECIPE [OVERLAY.yaml ...] [KEY=VALUE ...]` names, with its origins.
+
+    Raises:
+        RecipeError: If there is no recipe, or the recipe is wrong.
+    """
+    from rlvr.compose import is_override, shipped_recipes
+    from rlvr.recipe import RecipeError, load_recipe
+
+    files = [item for item in args if not is_override(item)]
+    flags = [item for item in files if item.startswith("-")]
+    if flags:
+        raise RecipeError(
+            f"command line: unknown option {flags[0]}; values are set as key=value, "
+            "for example training.seed=1."
+        )
+    if not files:
+        raise RecipeError(
+            "command line: no recipe is given. Give a file, or one of: "
+            f"{', '.join(shipped_recipes())}."
+        )
+    return load_recipe(files[0], files[1:], [item for item in args if is_override(item)])
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Print errors that are messages to the user without a traceback, and exit with code 2.
+
+    Those are ValueErrors raised by this package; others keep their traceback. RLVR_TRACEBACK=1 shows all.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if os.environ.get("RLVR_TRACEBACK") or not _is_ours(error):
+            raise
+        if _is_first_process():
+            print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+
+
+def _is_ours(error: ValueError) -> bool:
+    """Return whether the error was raised in a file of this package, not in one it calls."""
+    frames = traceback.extract_tb(error.__traceback__)
+    package = Path(__file__).resolve().parent
+    homes = [package, *((package / link).resolve() for link in ("rewards", "kernels"))]
+    place = Path(frames[-1].filename).resolve()
+    return any(place.is_relative_to(home) for home in homes)
+
+
+def _processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _is_first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _say(text: str = "") -> None:
+    if _is_first_process():
+        print(text, flush=True)  # noqa: T201
+
+
+def _prepare(args: list[str], processes: int) -> "tuple[Recipe, Origins]":
+    """Return a recipe after every check that needs neither a model nor data, its plan printed."""
+    from rlvr.check.plan import plan_batches
+
+    recipe, origins = parse_recipe_arguments(args)
+    plan = plan_batches(recipe, processes)
+    from rlvr.check.methods import check_methods
+
+    check_methods(recipe, origins)
+    controls = " -> ".join(map(str, recipe.entropy)) or "none (plain GRPO)"
+    algorithm = recipe.algorithm
+    _say(f"{recipe.name}: {recipe.model.path} on {recipe.data.path or recipe.data.task}")
+    _say(plan.describe())
+    _say(f"loss      {algorithm.surrogate}, {algorithm.aggregate}, {algorithm.advantage}")
+    _say(f"entropy   {controls}")
+    _say(f"output    {recipe.output}")
+    return recipe, origins
+
+
+@app.command()
+def train(
+    arguments: RecipeArguments,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint in the run folder.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check, print the plan and every value, and stop.")
+    ] = False,
+) -> None:
+    """Train a recipe: rlvr train clip_cov training.updates=200.
+
+    On several GPUs: accelerate launch -m rlvr.train RECIPE ...
+    """
+    recipe, origins = _prepare(arguments, _processes())
+    if dry_run:
+        from rlvr.recipe import resolved_text
+
+        _say(f"\n{resolved_text(recipe, origins)}")
+        return
+    from rlvr.check.methods import check_device
+    from rlvr.train import run
+
+    check_device(recipe)
+    run(recipe, origins, resume=resume)
+
+
+@app.command()
+def check(
+    arguments: RecipeArguments,
+    processes: Annotated[
+        int | None,
+        typer.Option("--processes", min=1, help="Plan for this many processes (GPUs)."),
+    ] = None,
+    data: Annotated[
+        bool, typer.Option("--data/--no-data", help="Read the first rows of local data.")
+    ] = True,
+) -> None:
+    """Say in seconds, without a GPU, whether a recipe can run, and how it will be cut."""
+    from rlvr.check.combination import sources
+    from rlvr.recipe_error import dotted
+
+    recipe, _ = _prepare(arguments, processes or _processes())
+    for path, source in sources(recipe) if data else []:
+        name = getattr(source, "name", dotted(path))
+        if source.path is not None and not Path(source.path).exists():
+            _say(f"data      {name}: {source.path} (on the hub; not read)")
+            continue
+        from rlvr.data.source import load_rows
+
+        rows = load_rows(source, name=dotted(path))
+        _say(f"data      {name}: {len(rows)} rows")
+    _say("ok")
+
+
+@app.command()
+def monitor(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder of the figures; default: the first run's."),
+    ] = None,
+) -> None:
+    """Draw the curves of one or several runs: curves.png and a self-contained curves.html."""
+    from rlvr.monitor.command import monitor as draw
+
+    draw(runs, output)
+
+
+@app.command("eval")
+def evaluate(
+    run: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="Run folder, model or hub id.")],
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RECIPE] [KEY=VALUE ...]", help="Sets and sampling; default: the run's."
+        ),
+    ] = None,
+) -> None:
+    """Measure held-out pass@k of a run or a model."""
+    from rlvr.evaluate.command import evaluate as measure
+
+    measure(run, arguments or [])
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)],
+    to: Annotated[str, typer.Option("--to", help="Folder, or user/name on the hub.")],
+    private: Annotated[
+        bool, typer.Option("--private/--public", help="Of a hub repository that is created.")
+    ] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be published, and stop.")
+    ] = False,
+) -> None:
+    """Publish the weights of a run with a model card."""
+    from rlvr.export import export as publish
+
+    publish(run, to, private=private, dry_run=dry_run)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the runs.")] = Path(
+        "runs/demo"
+    ),
+) -> None:
+    """Watch entropy fall under plain GRPO and hold under a control, in minutes on a CPU."""
+    from rlvr.demo import main as show
+
+    show(output)
+
+
+@recipes_app.command("list")
+def list_recipes() -> None:
+    """List the shipped recipes with what to expect of them."""
+    from rlvr.compose import SHIPPED, shipped_recipes
+    from rlvr.recipe_yaml import read_yaml
+
+    rows = []
+    for name in shipped_recipes():
+        values, _ = read_yaml((SHIPPED / f"{name}.yaml").read_text(encoding="utf-8"), name)
+        rows.append((name, str(values.get("expect", ""))))
+    _table(("recipe", "expect"), rows)
+
+
+@recipes_app.command("show")
+def show_recipe(arguments: RecipeArguments) -> None:
+    """Print every value of a recipe with its origin."""
+    from rlvr.recipe import resolved_text
+
+    recipe, origins = parse_recipe_arguments(arguments)
+    _say(resolved_text(recipe, origins))
+
+
+@app.command()
+def methods() -> None:
+    """List the entropy controls."""
+    from rlvr.catalog import methods as find
+
+    rows = [(item.name, item.summary, item.paper or "") for item in find("entropy").values()]
+    _table(("control", "what it does", "paper"), rows)
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*header, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.columns[0].no_wrap = True
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
