@@ -68,6 +68,10 @@ class RolloutBatch(_Rows):
     group_ids: Int[Tensor, " B"]
     """Position of the prompt in the generation; -1 for rehearsal rows."""
     origin: Int[Tensor, " B"]
+    outcomes: Int[Tensor, " B"] | None = None
+    """Position of the verdict's outcome in `rlvr.rewards.verdict.Outcome`."""
+    truncated: Bool[Tensor, " B"] | None = None
+    """Cut at the length limit."""
     old_logprobs: Float[Tensor, "B T"] | None = None
     old_entropies: Float[Tensor, "B T"] | None = None
     ref_logprobs: Float[Tensor, "B T"] | None = None

@@ -60,6 +60,8 @@ class Rehearsal:
     """Completions of the initial policy per prompt when the buffer is made."""
     min_pass_rate: float
     """A prompt joins when at least this share of its completions is correct, 0..1."""
+    buffer_rows: int
+    """Rows of the buffer when it is made, at most."""
     buffer: str | None
     """A buffer file; None: made before the first update and kept in the run folder."""
 

@@ -63,6 +63,8 @@ class Config(BaseModel):
     """Completions of the initial policy per prompt when the buffer is made; 8 in the paper."""
     min_pass_rate: float = Field(1.0, gt=0, le=1)
     """A prompt is rehearsed when at least this share of them is right; 8 of 8 in the paper."""
+    buffer_rows: int = Field(256, ge=1)
+    """Rows of the buffer when it is made, at most; sampling stops there."""
     buffer: str | None = None
     """Buffer file of an earlier run on this model; null: made before the first update."""
     log_ratio_limit: float = Field(20.0, gt=0)
@@ -135,7 +137,11 @@ def build(config: Config) -> EntropyControl:
             return RolloutPlan()
         return RolloutPlan(
             rehearsal=Rehearsal(
-                config.rows_per_update, config.samples, config.min_pass_rate, config.buffer
+                rows_per_update=config.rows_per_update,
+                samples=config.samples,
+                min_pass_rate=config.min_pass_rate,
+                buffer_rows=config.buffer_rows,
+                buffer=config.buffer,
             )
         )
 
