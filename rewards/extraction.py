@@ -11,6 +11,7 @@ from dataclasses import dataclass
 MAX_COMPLETION = 200_000  # characters; an answer stands at the end, the rest is not read
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_PHANTOM = re.compile(r"\\[hv]?phantom\{[^{}]*\}|\\(?:[,;:! ]|q?quad(?![a-zA-Z]))|\s")
 # what may stand between boxes that are one answer: $\boxed{1}$, $\boxed{2}$ and \(\boxed{3}\)
 _JOINT = re.compile(r"(?:\s|[,;$]|\\[()\[\],;!]|\\text\{\s*and\s*\}|\b(?:and)\b)*")
 
@@ -70,7 +71,7 @@ def boxes(text: str) -> list[Box]:
         if end is None:
             break  # nothing after it can be outside it
         content = text[match.end() : end].strip()
-        if content:
+        if _PHANTOM.sub("", content):
             found.append(Box(content, match.start(), end + 1))
         position = end + 1
     return found

@@ -27,12 +27,19 @@ MAX_ANSWER = 2000  # characters; no gold answer of the usual sets comes near
 MAX_BOXES = 4  # answers that are compared one by one; more are a list of guesses
 MAX_NESTING = 20  # brackets; 30 cost latex2sympy 16 seconds
 
-_ANCHOR = re.compile(r"(?:answer|result)\s*(?:\*\*)?\s*(?:is\b|[:=])(?:\s*(?:\*\*|:))*|####", re.I)
+_ANCHOR = re.compile(
+    r"(?:answer|result)\s*(?:\*\*)?\s*(?:is\b|[:=])(?:\s*(?:\*\*|:))*|####|^A:", re.I | re.M
+)
 _SENTENCE_END = re.compile(r"\n|[.!?](?:\s|$)|;")
 _MATH = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]")
 _LEADING_NUMBER = re.compile(r"[$€£]?(-?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?)(?=$|[^\d,./%^\w(\\])")
 
-_DROPPED = re.compile(r"\\(?:left|right|displaystyle|quad|qquad|limits)(?![a-zA-Z])|\\[!,;: ]|~")
+_DROPPED = re.compile(r"\\(?:left|right|displaystyle|quad|qquad|limits)(?![a-zA-Z])|\\[,;: ]|~")
+_LIST_COMMA = re.compile(r"(?<=\d),\s+(?=\d{3}(?!\d))")  # 900, 000 is a list, 900,000 a number
+_SYMBOLS = {"°": r"^\circ ", r"\degree": r"^\circ ", "∞": r"\infty ", "∪": r"\cup ", "∩": r"\cap "}
+_SYMBOLS |= {"π": r"\pi ", "≤": r"\le ", "≥": r"\ge ", "×": r"\times ", "·": r"\cdot ", "−": "-"}
+_SYMBOLS |= {r"\!": ""}
+_SYMBOL = re.compile("|".join(map(re.escape, _SYMBOLS)))
 _FRACTION = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
 _TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|rm|mbox)\s*\{([^{}]*)\}")
 _UPRIGHT = re.compile(r"\\(?:mathrm|text|rm|mathbf)\s*\{\s*([a-zA-Z])\s*\}")
@@ -112,7 +119,9 @@ def build(config: Config) -> Callable[[Sample], Verdict]:
         )
 
     def equal(gold: str, answer: str) -> bool:
-        return math_verify.verify(parse(gold), parse(answer), timeout_seconds=None)
+        return math_verify.verify(
+            parse(gold), parse(answer), timeout_seconds=None, allow_set_relation_comp=True
+        )
 
     def verify(sample: Sample) -> Verdict:
         verdict = settle(sample)
@@ -202,18 +211,20 @@ def _plain(gold: str, answer: str) -> Verdict | None:
     if (verdict := _in_base(gold, answer)) is not None:
         return verdict
     if len(gold) > 2 and gold.isalpha():  # a word: its case says nothing
-        word = _TEXT.sub(r"\1", answer).strip("().")
-        return CORRECT if word.casefold() == gold.casefold() else None
+        return CORRECT if answer.strip("().").casefold() == gold.casefold() else None
     return None
 
 
+def _spelled(text: str) -> str:
+    """Return the text with one LaTeX spelling for what has several."""
+    text = _SYMBOL.sub(lambda match: _SYMBOLS[match[0]], text)
+    return _UPRIGHT.sub(r" \1", _FRACTION.sub(r"\\frac", text))
+
+
 def _normal(text: str) -> str:
-    text = _FRACTION.sub(r"\\frac", _DROPPED.sub(" ", text))
-    text = _UPRIGHT.sub(r" \1", text)
-    if bare := _TEXT.fullmatch(text.strip().rstrip(".")):
-        text = bare[1]
-    text = "".join(text.split())
-    return text.rstrip(".").replace("−", "-").removeprefix("+")
+    text = _LIST_COMMA.sub(r",\\,", _DROPPED.sub(" ", _spelled(text)))
+    text = _TEXT.sub(r"\1", text)
+    return "".join(text.split()).rstrip(".").removeprefix("+")
 
 
 def _in_base(gold: str, answer: str) -> Verdict | None:
@@ -239,7 +250,7 @@ def _compare(gold: str, answer: str, equal: Callable[[str, str], bool]) -> Verdi
     labelled = _words(gold) and _words(answer) and len(_numbers(gold)) > 1
     if labelled and _numbers(gold) != _numbers(answer):
         return wrong("other numbers")
-    gold, answer = _UPRIGHT.sub(r" \1", gold), _UPRIGHT.sub(r" \1", answer)
+    gold, answer = _spelled(gold), _spelled(answer)
     if not _chain_holds(gold, answer, equal):
         return wrong("a step of the equation does not hold")
     return CORRECT if equal(gold, answer) else wrong()

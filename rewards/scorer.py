@@ -224,7 +224,9 @@ def _scores(given: Scores) -> dict[str, float]:
     for name, value in {**DEFAULT_SCORES, **given}.items():
         if value == "drop" and name != "correct":
             scores[name] = math.nan
-        elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        elif (
+            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        ):
             scores[name] = float(value)
         else:
             allowed = "a number" if name == "correct" else "a number, or drop"
