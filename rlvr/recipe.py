@@ -100,7 +100,7 @@ class Lora(Section):
 
     rank: int = Field(default=16, ge=1)
     """Rank of the adapter."""
-    alpha: float = Field(default=32, gt=0)
+    alpha: float = Field(default=32.0, gt=0)
     """Scale: the adapter counts alpha / rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout on the adapter's input."""
@@ -388,7 +388,7 @@ def _validate(values: dict[str, Any]) -> tuple[Recipe | None, list[Problem]]:
         return Recipe.model_validate(values), []
     except ValidationError as error:
         problems = schema_problems(error, values, Recipe)
-        if error.errors()[0]["type"] == "combination":
+        if _is_combination(error):
             return None, problems
     # what remains without the wrong values still shows wrong combinations
     pruned = prune(values, problems, Recipe)
@@ -399,11 +399,16 @@ def _validate(values: dict[str, Any]) -> tuple[Recipe | None, list[Problem]]:
         problems += [
             item
             for item in schema_problems(error, pruned, Recipe)
-            if not any(
+            if _is_combination(error)
+            and not any(
                 path[: len(start)] == start for path in (item.path, *item.also) for start in wrong
             )
         ]
     return None, problems
+
+
+def _is_combination(error: ValidationError) -> bool:
+    return error.errors(include_input=False)[0]["type"] == "combination"
 
 
 def _reading_order(problem: Problem) -> tuple[str, int]:

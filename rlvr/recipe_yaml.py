@@ -14,7 +14,7 @@ from rlvr.recipe_error import Path, RecipeError, dotted
 _INT = re.compile(r"^[-+]?[0-9]+$")
 _FLOAT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.inf$|^\.nan$")
 
-_NEEDS_QUOTES = re.compile(r"[\n,\[\]{}]")  # inside a flow list, or on one line
+_PLAIN = re.compile(r"^[A-Za-z_/](?:[A-Za-z0-9_./@+() \-]|:(?=[^ ,]))*(?<! )$")
 
 
 class _Loader(yaml.SafeLoader):
@@ -120,7 +120,7 @@ def dump_scalar(value: Any) -> str:
         return f"[{', '.join(dump_scalar(item) for item in value)}]"
     if value == {}:
         return "{}"
-    style = '"' if isinstance(value, str) and _NEEDS_QUOTES.search(value) else None
+    style = '"' if isinstance(value, str) and not _PLAIN.match(value) else None
     text = yaml.dump(
         value,
         Dumper=_Dumper,

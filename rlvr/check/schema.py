@@ -36,7 +36,12 @@ def schema_problems(
         path = _place(item["loc"], values, missing=kind == "missing")
         text = _text(kind, path, item, schema, at)
         problems.setdefault(path, Problem((*at, *path), text))
-    return list(problems.values())
+    # a list with a wrong item is also said to be too short
+    return [
+        problem
+        for path, problem in problems.items()
+        if not any(other != path and other[: len(path)] == path for other in problems)
+    ]
 
 
 def prune(
@@ -222,8 +227,8 @@ def describe(annotation: Any, metadata: list[Any]) -> str:
     if origin is tuple:
         inner, constraints = _element(annotation)
         least = [item.min_length for item in metadata if hasattr(item, "min_length")]
-        count = f", at least {least[0]} of them" if least and least[0] else ""
-        return f"a list, each item {describe(inner, constraints)}{count}"
+        count = f" of at least {least[0]}" if least and least[0] else ""
+        return f"a list{count}, each item {describe(inner, constraints)}"
     model = _model_of(annotation)
     if model is not None and model.__name__ == "NamedItem":
         return "NAME or {NAME: {option: value}}"
