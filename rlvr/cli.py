@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from rlvr.check.plan import BatchPlan
     from rlvr.compose import Origins
     from rlvr.recipe import Recipe
 
@@ -103,7 +104,7 @@ def _say(text: str = "") -> None:
         print(text, flush=True)  # noqa: T201
 
 
-def _prepare(args: list[str], processes: int) -> "tuple[Recipe, Origins]":
+def _prepare(args: list[str], processes: int) -> "tuple[Recipe, Origins, BatchPlan]":
     """Return a recipe after every check that needs neither a model nor data, its plan printed."""
     from rlvr.check.plan import plan_batches
 
@@ -119,7 +120,7 @@ def _prepare(args: list[str], processes: int) -> "tuple[Recipe, Origins]":
     _say(f"loss      {algorithm.surrogate}, {algorithm.aggregate}, {algorithm.advantage}")
     _say(f"entropy   {controls}")
     _say(f"output    {recipe.output}")
-    return recipe, origins
+    return recipe, origins, plan
 
 
 @app.command()
@@ -136,7 +137,7 @@ def train(
 
     On several GPUs: accelerate launch -m rlvr.train RECIPE ...
     """
-    recipe, origins = _prepare(arguments, _processes())
+    recipe, origins, _ = _prepare(arguments, _processes())
     if dry_run:
         from rlvr.recipe import resolved_text
 
@@ -157,14 +158,14 @@ def check(
         typer.Option("--processes", min=1, help="Plan for this many processes (GPUs)."),
     ] = None,
     data: Annotated[
-        bool, typer.Option("--data/--no-data", help="Read the first rows of local data.")
+        bool, typer.Option("--data/--no-data", help="Read local data and make tasks.")
     ] = True,
 ) -> None:
     """Say in seconds, without a GPU, whether a recipe can run, and how it will be cut."""
     from rlvr.check.combination import sources
     from rlvr.recipe_error import dotted
 
-    recipe, _ = _prepare(arguments, processes or _processes())
+    recipe, _, plan = _prepare(arguments, processes or _processes())
     for path, source in sources(recipe) if data else []:
         name = getattr(source, "name", dotted(path))
         if source.path is not None and not Path(source.path).exists():
@@ -174,6 +175,8 @@ def check(
 
         rows = load_rows(source, name=dotted(path))
         _say(f"data      {name}: {len(rows)} rows")
+        if source is recipe.data:
+            plan.check_rows(len(rows))
     _say("ok")
 
 

@@ -47,7 +47,9 @@ class NamedItem(Section):
     """NAME or {NAME: {option: value}}: a method of a folder, with its options."""
 
     name: str
+    """Of the method."""
     options: dict[str, Any] = {}
+    """Checked against the method itself."""
 
     def __str__(self) -> str:
         return self.name

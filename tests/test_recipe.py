@@ -456,3 +456,100 @@ def test_a_resolved_recipe_loads_equal_and_is_plain_yaml(tmp_path, base):
     assert "warmup_steps: 3  # command line" in text
     assert f"updates: 3  # {base}:4" in text
     assert "top_k: 0  # default" in text
+
+
+def test_every_value_of_a_resolved_recipe_has_an_origin(tmp_path, base):
+    recipe, origins = load_recipe(base)
+    write_resolved(recipe, origins, tmp_path / "resolved.yaml")
+    lines = (tmp_path / "resolved.yaml").read_text().splitlines()[3:]
+    assert [line for line in lines if not line.endswith(":") and "  # " not in line] == []
+
+
+fields = st.fixed_dictionaries(
+    {},
+    optional={
+        "rollout.group_size": st.integers(2, 64),
+        "rollout.passes": st.integers(1, 4),
+        "rollout.temperature": st.floats(0.1, 2),
+        "algorithm.clip_low": st.floats(0, 1),
+        "training.learning_rate": st.floats(1e-9, 1),
+        "training.seed": st.integers(0, 2**31),
+        "model.path": st.text(min_size=1),
+        "model.trust_remote_code": st.booleans(),
+        "data.system": st.none() | st.text(),
+        "rewards.deadline": st.floats(1e-3, 100),
+    },
+)
+
+
+@given(fields)
+@settings(deadline=None, max_examples=40)
+def test_any_recipe_survives_the_resolved_file(tmp_path_factory, given_fields):
+    folder = tmp_path_factory.mktemp("recipe")
+    values = yaml.safe_load(MINIMAL)
+    for key, value in given_fields.items():
+        section, _, name = key.partition(".")
+        values.setdefault(section, {})[name] = value
+    (folder / "r.yaml").write_text(dump_yaml(values, lambda _: ""))
+    recipe, origins = load_recipe(folder / "r.yaml")
+    write_resolved(recipe, origins, folder / "resolved.yaml")
+    assert load_recipe(folder / "resolved.yaml")[0] == recipe
+
+
+# the schema itself
+
+
+def undescribed(model, at=""):
+    for name, field in model.model_fields.items():
+        if hasattr(field.annotation, "model_fields"):
+            yield from undescribed(field.annotation, f"{at}{name}.")
+        elif not field.description:
+            yield f"{at}{name}"
+
+
+def test_every_field_says_what_it_means():
+    assert list(undescribed(Recipe)) == []
+
+
+def test_a_recipe_cannot_be_changed_after_loading(base):
+    recipe, _ = load_recipe(base)
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.rollout.group_size = 4
+
+
+def test_a_wrong_recipe_built_in_python_is_refused_too():
+    with pytest.raises(ValueError, match="every advantage is 0"):
+        Recipe.model_validate(yaml.safe_load(MINIMAL) | {"rollout": {"group_size": 1}})
+
+
+def test_every_owned_name_is_a_field_of_trl():
+    assert sorted(OWNED.keys() - trl_fields().keys()) == []
+
+
+def test_optimizer_and_schedule_stay_free():
+    names = ("warmup_steps", "lr_scheduler_type", "weight_decay", "adam_beta2", "max_grad_norm")
+    assert {name: owner(name) for name in names} == dict.fromkeys(names)
+
+
+@pytest.mark.slow
+def test_the_fields_read_from_trls_source_are_those_of_its_class():
+    import dataclasses
+
+    from trl import GRPOConfig
+
+    assert {field.name for field in dataclasses.fields(GRPOConfig)} == set(trl_fields())
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("training.seed=1", True),
+        ("entropy.clip_cov.fraction=5e-4", True),
+        ("name=", True),
+        ("clip_cov", False),
+        ("runs/a.yaml", False),
+        ("--resume", False),
+    ],
+)
+def test_an_override_is_told_from_a_file(argument, expected):
+    assert is_override(argument) is expected

@@ -59,19 +59,22 @@ class BatchPlan:
         return -(-updates // self.updates_per_rollout)
 
     def updates(self, rows: int, epochs: float) -> int:
-        """Return the updates of `epochs` passes over `rows` prompts, whole rollouts only.
-
-        Raises:
-            RecipeError: If there are fewer prompts than one rollout needs.
-        """
-        if rows < self.prompts_per_rollout:
-            text = (
-                f"is {self.prompts_per_rollout}, but the data has {rows} prompts; set it to "
-                f"{nearest(rows, range(self.prompts_per_update, rows + 1, self.prompts_per_update)) or rows}"
-                " or less, or add data."
-            )
-            raise_problems([Problem(("rollout", "prompts_per_rollout"), text)], "recipe")
+        """Return the updates of `epochs` passes over `rows` prompts, whole rollouts only."""
         return max(1, round(rows // self.prompts_per_rollout * epochs)) * self.updates_per_rollout
+
+    def check_rows(self, rows: int) -> None:
+        """Raise RecipeError if the data has fewer prompts than one rollout needs."""
+        if rows >= self.prompts_per_rollout:
+            return
+        part = self.prompts_per_update
+        fits = nearest(rows, range(part, rows + 1, part))
+        advice = (
+            f"set it to {fits}, or less"
+            if fits
+            else f"lower prompts_per_update, which is {part}, and it to {rows} or less"
+        )
+        text = f"is {self.prompts_per_rollout}, but the data has {rows} prompts; {advice}, or add data."
+        raise_problems([Problem(("rollout", "prompts_per_rollout"), text)], "recipe")
 
     def trl_arguments(self) -> dict[str, int]:
         """Return TRL's names for the plan: arguments of `GRPOConfig`."""
