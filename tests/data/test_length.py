@@ -2,6 +2,7 @@
 
 import pytest
 
+from rlvr.data.layout import Row
 from rlvr.data.length import drop_long_prompts, prompt_lengths
 from rlvr.data.source import load_rows
 from rlvr.demo_base import build_tokenizer
@@ -25,7 +26,7 @@ def test_prompts_up_to_the_limit_stay(tokenizer):
 
 def test_chat_messages_count_with_the_chat_template(tokenizer):
     tokenizer.chat_template = "{% for m in messages %}={{ m.content }}{% endfor %}{% if add_generation_prompt %}:{% endif %}"
-    rows = [{"prompt": [{"role": "user", "content": "1+2"}]}, {"prompt": "1+2"}]
+    rows: list[Row] = [{"prompt": [{"role": "user", "content": "1+2"}]}, {"prompt": "1+2"}]
     assert prompt_lengths(rows, tokenizer) == [5, 3]
 
 

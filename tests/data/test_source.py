@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rlvr.data.layout import Row
 from rlvr.data.source import check_columns, load_rows, missing_columns
 from rlvr.recipe import DataSource
 
@@ -332,7 +333,10 @@ def test_a_task_gives_rows_through_the_same_function():
 
 
 def test_columns_that_verifiers_need_are_missed_before_a_model_loads():
-    rows = [{"prompt": "a", "answer": "1", "numbers": [1]}, {"prompt": "b", "answer": "2"}]
+    rows: list[Row] = [
+        {"prompt": "a", "answer": "1", "numbers": [1]},
+        {"prompt": "b", "answer": "2"},
+    ]
     assert missing_columns(rows, ["answer", "numbers", "target"]) == ["target"]
     check_columns(rows, ["answer", "numbers"])
     with pytest.raises(
