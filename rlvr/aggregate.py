@@ -4,10 +4,9 @@
 
 Each function maps the tokens of an update (all micro-batches, all processes) to the weights w. A part of
 the update uses its rows of w, so however the update is cut the parts add up to the same loss and gradient.
-The public functions of this file are the names of `algorithm.aggregate`; keyword arguments are its options.
+Weights are float64. The public functions of this file are the names of `algorithm.aggregate`; keyword arguments are its options.
 """
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -15,19 +14,18 @@ from torch import Tensor
 def token_mean(
     mask: Bool[Tensor, "B T"],
     rows: Bool[Tensor, " B"],  # noqa: ARG001 (one signature for all)
-    *,
-    dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "B T"]:
     """Weigh every token of the update alike: the mean over tokens.
 
     DAPO, https://arxiv.org/abs/2503.14476; verl `token-mean`, TRL `loss_type="dapo"`.
 
     Example:
+        >>> import torch
         >>> token_mean(torch.tensor([[True, True], [True, False]]), torch.ones(2, dtype=torch.bool))
         tensor([[0.3333, 0.3333],
-                [0.3333, 0.0000]])
+                [0.3333, 0.0000]], dtype=torch.float64)
     """
-    return mask.to(dtype) / mask.sum().clamp(min=1)
+    return mask.double() / mask.sum().clamp(min=1)
 
 
 def sequence_mean(
@@ -35,7 +33,6 @@ def sequence_mean(
     rows: Bool[Tensor, " B"],
     *,
     count_empty: bool = False,
-    dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "B T"]:
     """Weigh every sequence alike: the mean over sequences of their mean over tokens.
 
@@ -45,16 +42,16 @@ def sequence_mean(
         mask: Tokens of the loss.
         rows: Sequences that belong to the policy loss.
         count_empty: Whether a sequence without a token counts in the mean over sequences (TRL: yes; verl: no).
-        dtype: Of the result.
 
     Example:
+        >>> import torch
         >>> sequence_mean(torch.tensor([[True, True], [True, False]]), torch.ones(2, dtype=torch.bool))
         tensor([[0.2500, 0.2500],
-                [0.5000, 0.0000]])
+                [0.5000, 0.0000]], dtype=torch.float64)
     """
     lengths = mask.sum(-1, keepdim=True)
     counted = rows if count_empty else rows & (lengths.squeeze(-1) > 0)
-    return mask.to(dtype) / lengths.clamp(min=1) / counted.sum().clamp(min=1)
+    return mask.double() / lengths.clamp(min=1) / counted.sum().clamp(min=1)
 
 
 def sequence_sum(
@@ -63,7 +60,6 @@ def sequence_sum(
     *,
     length: int | None = None,
     count_empty: bool = True,
-    dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "B T"]:
     """Weigh every token by a constant: the mean over sequences of their sum over `length`.
 
@@ -74,15 +70,15 @@ def sequence_sum(
         rows: Sequences that belong to the policy loss.
         length: Tokens; None: the width of `mask`. Recipes fill in `rollout.max_completion_length`.
         count_empty: Whether a sequence without a token counts in the mean over sequences.
-        dtype: Of the result.
 
     Example:
+        >>> import torch
         >>> sequence_sum(torch.tensor([[True, True], [True, False]]), torch.ones(2, dtype=torch.bool), length=4)
         tensor([[0.1250, 0.1250],
-                [0.1250, 0.0000]])
+                [0.1250, 0.0000]], dtype=torch.float64)
     """
     counted = rows if count_empty else rows & mask.any(-1)
-    return mask.to(dtype) / (counted.sum().clamp(min=1) * (length or mask.shape[1]))
+    return mask.double() / (counted.sum().clamp(min=1) * (length or mask.shape[1]))
 
 
 def token_budget(
@@ -90,14 +86,14 @@ def token_budget(
     rows: Bool[Tensor, " B"],  # noqa: ARG001 (one signature for all)
     *,
     tokens: int,
-    dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "B T"]:
     """Weigh every token by one over a fixed budget, however many tokens there are.
 
     C3PO (Ring-lite), https://arxiv.org/abs/2506.14731: 409600 tokens.
 
     Example:
+        >>> import torch
         >>> token_budget(torch.tensor([[True, False]]), torch.ones(1, dtype=torch.bool), tokens=8)
-        tensor([[0.1250, 0.0000]])
+        tensor([[0.1250, 0.0000]], dtype=torch.float64)
     """
-    return mask.to(dtype) / tokens
+    return mask.double() / tokens

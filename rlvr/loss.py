@@ -33,6 +33,14 @@ class Decision:
         """Return the decision about some rows of the population."""
         return Decision(slice_marks(self.marks, index), self.weights[index])
 
+    def columns(self, width: int) -> "Decision":
+        """Return the decision about the first `width` tokens of every row."""
+        marks = {
+            control: {name: mark[:, :width] for name, mark in own.items()}
+            for control, own in self.marks.items()
+        }
+        return Decision(marks, self.weights[:, :width])
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -64,9 +72,8 @@ class Objective:
         with torch.no_grad():
             marks = self.chain.measure(population, micro_batches, state, seed)
             kept = kept_tokens(population, marks)
-            dtype = population.logprobs.dtype
-            weights = self.aggregate(kept, population.is_policy_row, dtype=dtype)
-        return Decision(marks, weights)
+            weights = self.aggregate(kept, population.is_policy_row)
+        return Decision(marks, weights.to(population.logprobs.dtype))
 
     def loss(self, batch: TokenBatch, decision: Decision) -> tuple[Tensor, Stats]:
         """Return a micro-batch's part of the update's loss, and its statistics.

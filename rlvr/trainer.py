@@ -40,6 +40,7 @@ from rlvr.rollout.rehearsal import (
     load_buffer,
     save_buffer,
 )
+from rlvr.rollout.rows import rollout_metrics, token_batch, trim
 from rlvr.rollout.stream import prompt_stream
 
 CONTROL_STATE = "control_state.json"
@@ -53,17 +54,19 @@ Advantage = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Completion:
-    """One sampled completion on the process that sampled it."""
+    """One sampled completion, on the process that sampled it."""
 
-    place: int
-    """Position among the requests of all processes; -1: a filler that keeps processes in step."""
-    row: int
-    """Of the data."""
     prompt_ids: list[int]
     completion_ids: list[int]
-    sampling_logprobs: list[float] | None
     text: str
     truncated: bool
+    """Cut at the length limit."""
+    sampling_logprobs: list[float] | None
+    """As the sampler reports them."""
+    row: int = 0
+    """Of the data."""
+    place: int = 0
+    """Position among the requests of all processes; -1: a filler that keeps processes in step."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,11 @@ class Hooks:
 
     write: Callable[[dict[str, Any]], None] | None = None
     """Take the metrics of one update (on the first process)."""
-    write_completions: Callable[[int, list[dict[str, Any]]], None] | None = None
+    write_completions: Callable[[int, list[dict[str, Any]]], Any] | None = None
     """Take the completions of the rollout that starts before an update (on the first process)."""
     completions_every: int = 1
     """Updates between two rollouts whose completions are kept, at least."""
-    evaluate: Callable[[], dict[str, float]] | None = None
+    evaluate: "Callable[[Trainer], dict[str, float]] | None" = None
     """Return held-out metrics; called on every process."""
     evaluate_every: int = 0
     """Updates between two evaluations; 0: none in between."""
@@ -100,6 +103,10 @@ class Trainer(GRPOTrainer):
         model_card: Whether TRL writes its README.md into checkpoints.
         options: Further arguments of `GRPOTrainer`, such as `peft_config`.
     """
+
+    # TRL's types allow for None before training
+    model: Any
+    lr_scheduler: Any
 
     def __init__(
         self,
@@ -129,7 +136,8 @@ class Trainer(GRPOTrainer):
         self._rollout: RolloutBatch | None = None
         self._updates: list[Tensor] = []
         self._decision: Decision | None = None
-        self._cut: list[list[Tensor]] = []
+        self._mine: list[Tensor] = []
+        self._position = 0
         self._sums: Stats = {}
         self._rollout_stats: dict[str, float] = {}
         self._metrics_row: dict[str, Any] = {}
@@ -187,52 +195,63 @@ class Trainer(GRPOTrainer):
                 self.generation_kwargs.clear()
                 self.generation_kwargs.update(kept_kwargs)
 
-    def sample(
+    def complete(
         self,
-        rows: Sequence[Row],
-        requests: Sequence[int],
+        prompts: list[Any],
         *,
         seed: int,
         temperature: float | None = None,
         top_p: float | None = None,
         max_tokens: int | None = None,
     ) -> list[Completion]:
-        """Return this process's share of one completion for each request.
+        """Return one completion for each of this process's prompts.
+
+        Every process has to call it equally often.
 
         Args:
-            rows: The data.
-            requests: Rows to complete; the same list on every process.
-            seed: Of the sampling.
+            prompts: Text or messages.
+            seed: Of the sampling; processes differ.
             temperature: None: the recipe's; 0: greedy.
             top_p: None: the recipe's.
             max_tokens: None: the recipe's.
         """
-        world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        share = -(-len(requests) // world)
-        places = list(range(rank * share, (rank + 1) * share))
-        taken = [requests[place % len(requests)] for place in places]
-        prompts = [rows[row]["prompt"] for row in taken]
+        limit = max_tokens or int(self.max_completion_length or 0)
         prompt_ids, images, extra = self._tokenize_prompts(prompts)
         temperature = self.temperature if temperature is None else temperature
-        limit = max_tokens or self.args.max_completion_length or 0
+        was_training = self.model.training
+        self.model.eval()
         with self._sampling(seed, temperature=temperature, top_p=top_p, max_tokens=max_tokens):
             completion_ids, logprobs = self._generate_single_turn(prompt_ids, images, extra, 1)
+        self.model.train(was_training)
         texts = self._tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
         return [
             Completion(
-                place=place if place < len(requests) else -1,
-                row=taken[i],
                 prompt_ids=list(prompt_ids[i]),
-                completion_ids=completion_ids[i],
-                sampling_logprobs=logprobs[i] if logprobs is not None else None,
+                completion_ids=ids,
                 text=texts[i],
-                truncated=len(completion_ids[i]) >= limit
-                and completion_ids[i][-1] not in self.eos_token_ids,
+                truncated=len(ids) >= limit and ids[-1] not in self.eos_token_ids,
+                sampling_logprobs=logprobs[i] if logprobs is not None else None,
             )
-            for i, place in enumerate(places)
+            for i, ids in enumerate(completion_ids)
         ]
 
-    def _score(self, rows: Sequence[Row], completions: Sequence[Completion]) -> list[Scored]:
+    def _sample(
+        self, requests: Sequence[int], *, seed: int, temperature: float | None = None
+    ) -> list[Completion]:
+        """Return this process's share of one completion for each requested row of the data."""
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        share = -(-len(requests) // world)
+        places = range(rank * share, (rank + 1) * share)
+        rows = [requests[place % len(requests)] for place in places]
+        prompts = [self._rows[row]["prompt"] for row in rows]
+        completions = self.complete(prompts, seed=seed, temperature=temperature)
+        return [
+            replace(item, row=row, place=place if place < len(requests) else -1)
+            for item, row, place in zip(completions, rows, places, strict=True)
+        ]
+
+    def _score(self, completions: Sequence[Completion]) -> list[Scored]:
+        rows = self._rows
         samples = [
             Sample(
                 prompt=rows[item.row]["prompt"],
@@ -319,12 +338,12 @@ class Trainer(GRPOTrainer):
     def _gather_rows(self, value: Tensor, *, left: bool = False) -> Tensor:
         if self.accelerator.num_processes == 1:
             return value
-        is_bool = value.dtype == torch.bool
-        value = value.to(torch.uint8) if is_bool else value
+        kind = value.dtype
+        value = value.to(torch.uint8) if kind == torch.bool else value
         if value.dim() > 1:
             value = self.accelerator.pad_across_processes(value, dim=1, pad_first=left)
         value = self.accelerator.gather(value.contiguous())
-        return value.bool() if is_bool else value
+        return value.to(kind)
 
     # ------------------------------------------------------------------ forward passes
 
@@ -362,9 +381,10 @@ class Trainer(GRPOTrainer):
         logprobs = torch.zeros(shape, device=self.accelerator.device, dtype=self._dtype)
         entropies = torch.zeros_like(logprobs)
         rows = torch.arange(len(batch))
-        with disable_gradient_checkpointing(model, self.args.gradient_checkpointing_kwargs):
+        checkpointing: Any = self.args.gradient_checkpointing_kwargs
+        with disable_gradient_checkpointing(model, checkpointing):
             for chosen in rows.split(self.args.per_device_train_batch_size):
-                part = _trim(batch.rows(chosen))
+                part = trim(batch.rows(chosen))
                 one, two, _ = self._forward(model, part)
                 width = one.shape[1]
                 logprobs[chosen, :width] = one.to(self._dtype)
@@ -421,11 +441,11 @@ class Trainer(GRPOTrainer):
         scoring = 0.0
         verifier_parts: dict[str, list[float]] = {}
         for origin, temperature, count in kinds:
-            completions = self.sample(
-                self._rows, requests[:count], seed=seed + origin, temperature=temperature
+            completions = self._sample(
+                requests[:count], seed=seed + origin, temperature=temperature
             )
             before = time.monotonic()
-            scored = self._score(self._rows, completions)
+            scored = self._score(completions)
             scoring += time.monotonic() - before
             first_group = 0 if origin is Origin.POLICY else plan.prompts_per_rollout
             parts.append(collect(completions, scored, origin=origin, first_group=first_group))
@@ -440,7 +460,7 @@ class Trainer(GRPOTrainer):
         self._rollout_stats |= self._mean_parts(verifier_parts)
         self._write_completions(update, records, rollout)
         if wanted.rehearsal is not None:
-            rows = wanted.rehearsal.rows_per_update * plan.updates_per_pass
+            rows = wanted.rehearsal.rows_per_update * self._updates_per_pass
             buffer = self._rehearsal_buffer(wanted.rehearsal)
             rollout = rollout.join(draw(buffer, rows, seed).to(self.accelerator.device))
         self._rollout_stats["time/score"] = scoring
@@ -547,10 +567,10 @@ class Trainer(GRPOTrainer):
         size = self._plan.prompts_per_rollout
         for start in range(0, len(order), size):
             requests = [row for row in order[start : start + size] for _ in range(wanted.samples)]
-            completions = self.sample(self._rows, requests, seed=self.args.seed - start - 1)
+            completions = self._sample(requests, seed=self.args.seed - start - 1)
             rows = self._collect(
                 completions,
-                self._score(self._rows, completions),
+                self._score(completions),
                 origin=Origin.POLICY,
                 first_group=0,
                 group_size=wanted.samples,
@@ -588,15 +608,13 @@ class Trainer(GRPOTrainer):
             self._begin_update(in_rollout)
         assert self._rollout is not None  # taken above
         assert self._decision is not None
-        rows = self._updates[self._position][self._mine[micro_batch]]
-        part = _trim(self._rollout.rows(rows).to(self.accelerator.device))
-        decision = self._decision.rows(self._mine[micro_batch].to(self._decision.weights.device))
-        width = part.completion_ids.shape[1]
-        marks = {
-            name: {mark: value[:, :width] for mark, value in own.items()}
-            for name, own in decision.marks.items()
-        }
-        return {"rollout": part, "decision": Decision(marks, decision.weights[:, :width])}
+        mine = self._mine[micro_batch]
+        # a process without a row of its own runs one that does not count, to stay in step
+        is_idle = len(mine) == 0
+        mine = torch.zeros(1, dtype=torch.long) if is_idle else mine
+        rows = trim(self._update_rows().rows(mine))
+        decision = self._decision.rows(mine).columns(rows.completion_ids.shape[1])
+        return {"rollout": rows, "decision": decision, "is_idle": is_idle}
 
     def _row_numbers(self, generation_batch: Sequence[Mapping[str, int]]) -> list[int]:
         rows = torch.tensor(
@@ -604,10 +622,14 @@ class Trainer(GRPOTrainer):
         )
         return self.accelerator.gather(rows).tolist()
 
+    @property
+    def _updates_per_pass(self) -> int:
+        return self._plan.prompts_per_rollout // self._plan.prompts_per_update
+
     def _take_rollout(self, rollout: RolloutBatch) -> None:
         self._rollout = rollout
         self._updates = assign_updates(
-            rollout.to("cpu"), self._plan.prompts_per_update, self._plan.updates_per_pass
+            rollout.to("cpu"), self._plan.prompts_per_update, self._updates_per_pass
         )
 
     def _begin_update(self, in_rollout: int) -> None:
@@ -615,22 +637,20 @@ class Trainer(GRPOTrainer):
         assert self._rollout is not None  # _prepare_inputs takes one first
         self._update_started = time.monotonic()
         self._sums = {}
-        self._position = in_rollout % self._plan.updates_per_pass
-        rows = self._rollout.rows(self._updates[self._position].to(self._rollout.mask.device))
+        self._position = in_rollout % self._updates_per_pass
+        rows = self._update_rows()
         lengths = rows.completion_mask.sum(-1).cpu()
         world = self.accelerator.num_processes
-        self._cut = deal(lengths, world, self._plan.accumulation)
-        self._mine = [_or_first(part) for part in self._cut[self.accelerator.process_index]]
-        everywhere = [part for process in self._cut for part in process if len(part)]
+        cut = deal(lengths, world, self._plan.accumulation)
+        self._mine = cut[self.accelerator.process_index]
+        everywhere = [part for process in cut for part in process if len(part)]
         population = self._population(rows, is_first=in_rollout == 0)
         seed = self.args.seed * 1_000_003 + self.state.global_step
         self._decision = self._objective.decide(population, everywhere, self.control_state, seed)
-        own = self._cut[self.accelerator.process_index]
-        if any(len(part) == 0 for part in own):
-            # a process without a row of its own runs one that does not count, to stay in step
-            self._idle = [len(part) == 0 for part in own]
-        else:
-            self._idle = [False] * len(own)
+
+    def _update_rows(self) -> RolloutBatch:
+        assert self._rollout is not None  # _prepare_inputs takes one first
+        return self._rollout.rows(self._updates[self._position])
 
     def _population(self, rows: RolloutBatch, *, is_first: bool) -> TokenBatch:
         """Return every token of the update, of all processes, as the policy sees it now."""
@@ -639,7 +659,7 @@ class Trainer(GRPOTrainer):
         logprobs, entropies = old, rows.old_entropies
         if not is_first and self._objective.chain.measures_current_policy:
             logprobs, entropies = self._current_statistics(rows)
-        return _token_batch(rows, logprobs, entropies)
+        return token_batch(rows, logprobs, entropies)
 
     def _current_statistics(self, rows: RolloutBatch) -> tuple[Tensor, Tensor]:
         """Return log-probs and entropies under the current policy, of all processes' rows."""
@@ -656,10 +676,10 @@ class Trainer(GRPOTrainer):
         logprobs, entropies, auxiliary = self._forward(model, rollout)
         if "entropies" not in self._objective.chain.needs:
             entropies = entropies.detach()
-        batch = _token_batch(rollout, logprobs.to(self._dtype), entropies.to(self._dtype))
+        batch = token_batch(rollout, logprobs.to(self._dtype), entropies.to(self._dtype))
         loss, stats = self._objective.loss(batch, decision)
-        if self._idle[self._step % self._plan.accumulation]:
-            loss, stats = logprobs.sum() * 0.0, {name: value * 0 for name, value in stats.items()}
+        if inputs["is_idle"]:
+            loss, stats = loss * 0.0, {name: value * 0.0 for name, value in stats.items()}
         for name, value in stats.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value
         # gradients are averaged over processes; the parts of an update add up
@@ -693,9 +713,7 @@ class Trainer(GRPOTrainer):
         hidden = {"gain", "discriminator", "logprob", "advantage", "surprisal"}
         row: dict[str, Any] = {
             "generation": self.state.global_step // self._plan.updates_per_rollout,
-            **rollout_metrics(
-                self._rollout.rows(self._updates[self._position].to(self._rollout.mask.device))
-            ),
+            **rollout_metrics(self._update_rows(), OUTCOMES),
             "entropy/covariance": covariance_of(means, "logprob", "advantage"),
             "entropy/predicted_change": -step_size * covariance_of(means, "gain", "discriminator"),
             "entropy/measured_change": None if last is None else means["entropy"] - last,
@@ -715,21 +733,16 @@ class Trainer(GRPOTrainer):
         every = self._hooks.evaluate_every
         is_last = self.state.global_step >= self.args.max_steps
         if self._hooks.evaluate and every and self.state.global_step % every == 0 and not is_last:
-            self._metrics_row |= self._hooks.evaluate()
+            self._metrics_row |= self._hooks.evaluate(self)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Write one update's metrics to the run folder and to the trackers."""
         self._metrics["train"].clear()
         if "loss" in logs:
             logs.update(self._metrics_row)
-            logs["tokens"] = self._tokens_seen
         super().log(logs, start_time)
         if "loss" in logs and self._hooks.write and self.accelerator.is_main_process:
             self._hooks.write({"update": self.state.global_step, **logs})
-
-    @property
-    def _tokens_seen(self) -> int:
-        return int(self.state.num_input_tokens_seen)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Leave the card to `rlvr export`: TRL's would name a method that this is not."""
@@ -784,71 +797,10 @@ class _AfterUpdate(TrainerCallback):
         self._trainer.after_update()
 
 
-def rollout_metrics(rows: RolloutBatch) -> dict[str, float]:
-    """Return what describes the policy's own rows of an update: rewards, verdicts, lengths, groups."""
-    rows = rows.rows(rows.origin == Origin.POLICY).to("cpu")
-    rewards = rows.rewards[~torch.isnan(rows.rewards)].double()
-    lengths = rows.completion_mask.sum(-1).double()
-    metrics = {
-        "reward": rewards.mean().item(),
-        "reward/std": rewards.std(correction=0).item(),
-        "length/mean": lengths.mean().item(),
-        "length/max": lengths.max().item(),
-        "group/zero_advantage_fraction": _share_of_idle_groups(rows),
-    }
-    if rows.truncated is not None:
-        metrics["length/truncated_fraction"] = rows.truncated.double().mean().item()
-    if rows.outcomes is not None:
-        for number, outcome in enumerate(OUTCOMES):
-            metrics[f"verdict/{outcome}"] = (rows.outcomes == number).double().mean().item()
-    return metrics
-
-
-def _share_of_idle_groups(rows: RolloutBatch) -> float:
-    groups = rows.group_ids.unique()
-    moving = rows.group_ids[(rows.advantages != 0).any(-1)].unique()
-    return 1 - len(moving) / max(len(groups), 1)
-
-
-def _token_batch(rows: RolloutBatch, logprobs: Tensor, entropies: Tensor | None) -> TokenBatch:
-    is_rehearsal = (rows.origin == Origin.REHEARSAL).unsqueeze(-1)
-    return TokenBatch(
-        logprobs=logprobs,
-        old_logprobs=logprobs.detach() if rows.old_logprobs is None else rows.old_logprobs,
-        advantages=rows.advantages.to(logprobs.dtype),
-        mask=rows.mask & ~is_rehearsal,
-        rehearsal_mask=rows.completion_mask & is_rehearsal,
-        origin=rows.origin,
-        entropies=entropies,
-        old_entropies=rows.old_entropies,
-        ref_logprobs=rows.ref_logprobs,
-        initial_logprobs=rows.initial_logprobs,
-        sampling_logprobs=rows.sampling_logprobs,
-    ).zero_padding()
-
-
-def _trim(rows: RolloutBatch) -> RolloutBatch:
-    """Return the rows without the columns that are padding in all of them; at least one stays."""
-    width = max(int(rows.completion_mask.sum(-1).max()), 1)
-    skip = rows.prompt_mask.shape[1] - max(int(rows.prompt_mask.sum(-1).max()), 1)
-    cut: dict[str, Tensor] = {}
-    for item in fields(rows):
-        value = getattr(rows, item.name)
-        if value is None or value.dim() < 2:
-            continue
-        is_prompt = item.name in ("prompt_ids", "prompt_mask")
-        cut[item.name] = value[:, skip:] if is_prompt else value[:, :width]
-    return replace(rows, **cut)
-
-
-def _or_first(rows: Tensor) -> Tensor:
-    return rows if len(rows) else torch.zeros(1, dtype=torch.long)
-
-
 def _quotient(pair: Tensor) -> float:
     numerator, denominator = pair.tolist()
     return numerator / denominator if denominator else 0.0
 
 
-def _scored_by_rlvr(**_: Any) -> list[float]:
+def _scored_by_rlvr(**_: Any) -> list[float | None]:
     raise AssertionError("rewards are computed by the scorer")

@@ -29,8 +29,8 @@ AGGREGATES: dict[str, Callable[..., Tensor]] = {
     "seq-mean-token-mean": aggregate.sequence_mean,
     "seq-mean-token-sum": partial(aggregate.sequence_sum, length=1, count_empty=False),
     # the schema: the total over T, not divided by rows
-    "seq-mean-token-sum-norm": lambda mask, rows, *, dtype: aggregate.token_budget(
-        mask, rows, tokens=mask.shape[1], dtype=dtype
+    "seq-mean-token-sum-norm": lambda mask, rows: aggregate.token_budget(
+        mask, rows, tokens=mask.shape[1]
     ),
 }
 
@@ -155,10 +155,8 @@ def check_sapo(golden: Golden) -> None:
 
 
 def check_gmpo(golden: Golden) -> None:
-    def mean_over_all_rows(mask: Tensor, rows: Tensor, *, dtype: torch.dtype) -> Tensor:
-        return aggregate.sequence_mean(mask, rows, count_empty=True, dtype=dtype)
-
-    golden.check_loss(golden.objective(surrogate=surrogate.gmpo, aggregate=mean_over_all_rows))
+    over_all_rows = partial(aggregate.sequence_mean, count_empty=True)
+    golden.check_loss(golden.objective(surrogate=surrogate.gmpo, aggregate=over_all_rows))
 
 
 def check_gpg(golden: Golden) -> None:

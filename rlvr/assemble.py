@@ -1,0 +1,137 @@
+"""A recipe's words -> the objects that train: loss, TRL's arguments, trainer."""
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rlvr import advantage, aggregate, divergence, surrogate
+from rlvr.check.plan import BatchPlan
+from rlvr.entropy.control import build_control, chain
+from rlvr.inputs import Inputs
+from rlvr.loss import Objective
+from rlvr.recipe import Recipe
+
+if TYPE_CHECKING:
+    from trl import GRPOConfig
+
+    from rlvr.trainer import Hooks, Trainer
+
+CHECKPOINTS = "checkpoints"
+CORRECTION_MAX = 2.0
+"""Bound of π / π_sampler where vLLM samples: truncated importance sampling."""
+
+
+def build_objective(recipe: Recipe) -> Objective:
+    """Return the loss that a recipe describes."""
+    algorithm = recipe.algorithm
+    options = dict(algorithm.aggregate.options)
+    if algorithm.aggregate.name == "sequence_sum":
+        options.setdefault("length", recipe.rollout.max_completion_length)
+    return Objective(
+        surrogate=partial(
+            getattr(surrogate, algorithm.surrogate.name), **algorithm.surrogate.options
+        ),
+        aggregate=partial(getattr(aggregate, algorithm.aggregate.name), **options),
+        chain=chain(*(build_control(item.name, item.options) for item in recipe.entropy)),
+        clip_low=algorithm.clip_low,
+        clip_high=algorithm.clip_high,
+        dual_clip=algorithm.dual_clip,
+        kl_coef=algorithm.kl_coef,
+        kl_estimator=getattr(divergence, algorithm.kl_estimator),
+        correction_max=CORRECTION_MAX if recipe.rollout.engine == "vllm" else None,
+    )
+
+
+def build_trainer(
+    recipe: Recipe, plan: BatchPlan, inputs: Inputs, updates: int, hooks: "Hooks"
+) -> "Trainer":
+    """Return the trainer of a recipe; loads the model."""
+    from rlvr.trainer import Trainer
+
+    objective = build_objective(recipe)
+    estimator = recipe.algorithm.advantage
+    return Trainer(
+        recipe.model.path,
+        inputs.tokenizer,
+        inputs.rows,
+        scorer=inputs.scorer,
+        advantage=partial(getattr(advantage, estimator.name), **estimator.options),
+        objective=objective,
+        plan=plan,
+        arguments=trl_arguments(recipe, plan, objective, updates),
+        folder=recipe.output,
+        hooks=hooks,
+        mask_truncated=recipe.algorithm.mask_truncated,
+        peft_config=_lora(recipe),
+    )
+
+
+def trl_arguments(
+    recipe: Recipe, plan: BatchPlan, objective: Objective, updates: int
+) -> "GRPOConfig":
+    """Return TRL's arguments: what the recipe says in its own words, then its further TRL fields."""
+    from trl import GRPOConfig
+
+    training, rollout, model = recipe.training, recipe.rollout, recipe.model
+    on_gpu = training.device != "cpu" and torch.cuda.is_available()
+    dtype = _dtype(model.dtype, on_gpu)
+    wants_reference = objective.kl_coef != 0 or "ref_logprobs" in objective.chain.needs
+    arguments: dict[str, Any] = {
+        "output_dir": str(recipe.output / CHECKPOINTS),
+        "run_name": recipe.name,
+        "max_steps": updates,
+        "learning_rate": training.learning_rate,
+        "seed": training.seed,
+        "save_strategy": "steps" if training.save_every else "no",
+        "save_steps": training.save_every or 500,
+        "save_total_limit": training.keep_checkpoints,
+        "report_to": list(recipe.monitor.report_to),
+        "max_completion_length": rollout.max_completion_length,
+        "temperature": rollout.temperature,
+        "top_p": rollout.top_p,
+        "top_k": rollout.top_k,
+        "min_p": rollout.min_p,
+        "use_vllm": rollout.engine == "vllm",
+        # TRL makes a reference model where beta is not 0; its value is not used
+        "beta": 1.0 if wants_reference else 0.0,
+        "use_cpu": not on_gpu,
+        "bf16": dtype is torch.bfloat16,
+        "fp16": dtype is torch.float16,
+        "disable_dropout": True,
+        "disable_tqdm": True,
+        "logging_steps": 1,
+        # a loss that is not a number has to be seen
+        "logging_nan_inf_filter": False,
+        "ddp_find_unused_parameters": False,
+        "model_init_kwargs": {
+            # steps of 1e-6 vanish in bfloat16 weights: trained weights are float32, computed with in `dtype`
+            "dtype": dtype if model.lora else torch.float32,
+            "revision": model.revision,
+            "attn_implementation": model.attention,
+        },
+        "trust_remote_code": model.trust_remote_code,
+    }
+    return GRPOConfig(**(arguments | plan.trl_arguments() | dict(training.model_extra or {})))
+
+
+def _dtype(name: str, on_gpu: bool) -> torch.dtype:
+    if name != "auto":
+        return getattr(torch, name)
+    return torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def _lora(recipe: Recipe) -> Any:
+    if recipe.model.lora is None:
+        return None
+    from peft import LoraConfig
+
+    lora = recipe.model.lora
+    modules = lora.target_modules
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        lora_dropout=lora.dropout,
+        target_modules=modules if isinstance(modules, str) else list(modules),
+        task_type="CAUSAL_LM",
+    )

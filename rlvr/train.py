@@ -1,0 +1,239 @@
+"""Run a recipe: load, train, evaluate, save. `python -m rlvr.train RECIPE ...` is `rlvr train RECIPE ...`."""
+
+import datetime
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlvr.check.plan import BatchPlan, plan_batches
+from rlvr.compose import Origins
+from rlvr.recipe import Recipe, write_resolved
+
+if TYPE_CHECKING:
+    from rlvr.inputs import HeldOut, Inputs
+    from rlvr.monitor.store import RunWriter
+    from rlvr.trainer import Trainer
+
+FINAL = "final"
+_PACKAGES = ("rlvr", "torch", "trl", "transformers", "accelerate", "peft", "deepspeed", "vllm")
+
+
+def run(recipe: Recipe, origins: Origins, *, resume: bool = False) -> None:
+    """Train a recipe that has passed its checks, in this process's share of the run.
+
+    Args:
+        recipe: As `load_recipe` returns it.
+        origins: Of its values, for `resolved.yaml`.
+        resume: Go on from the last whole checkpoint of the run folder.
+
+    Raises:
+        ValueError: For whatever a user can mend, before a model is loaded where it can be known.
+    """
+    plan = plan_batches(recipe, int(os.environ.get("WORLD_SIZE", "1")))
+    checkpoint = _last_checkpoint(recipe.output) if resume else None
+    if not resume:
+        _refuse_other_run(recipe.output)
+    from rlvr.inputs import load_inputs
+
+    inputs = load_inputs(recipe)
+    try:
+        for note in inputs.notes:
+            _say(f"note      {note}")
+        updates = _updates(recipe, plan, len(inputs.rows))
+        _train(recipe, origins, plan, inputs, updates, checkpoint)
+    finally:
+        inputs.close()
+
+
+def _updates(recipe: Recipe, plan: BatchPlan, rows: int) -> int:
+    """Return the updates of the run."""
+    # raises where the data do not fill one rollout, also where `updates` is given
+    by_epochs = plan.updates(rows, recipe.training.epochs or 1)
+    updates = recipe.training.updates or by_epochs
+    _say(f"data      {rows} prompts; {updates} updates on {plan.rollouts(updates)} rollouts")
+    return updates
+
+
+def _refuse_other_run(folder: Path) -> None:
+    if any((folder / name).exists() for name in ("metrics.jsonl", "checkpoints", FINAL)):
+        raise ValueError(
+            f"{folder} holds another run; nothing was changed. Continue it with --resume, or set output= to a new "
+            "folder."
+        )
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint that was written whole; None starts the run again."""
+    if not folder.exists():
+        raise ValueError(f"--resume: there is no run at {folder}; start it without --resume")
+    found = (folder / "checkpoints").glob("checkpoint-*")
+    for path in sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True):
+        # transformers writes trainer_state.json last
+        if _is_json(path / "trainer_state.json"):
+            return path
+        _say(f"resume    {path} is not whole: the run was stopped while writing it; going back")
+    _say("resume    there is no checkpoint yet: the run starts from its beginning")
+    return None
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text())
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _train(
+    recipe: Recipe,
+    origins: Origins,
+    plan: BatchPlan,
+    inputs: "Inputs",
+    updates: int,
+    checkpoint: Path | None,
+) -> None:
+    from rlvr.assemble import build_trainer
+    from rlvr.trainer import Hooks
+
+    evaluation = recipe.evaluation
+    start = 0 if checkpoint is None else int(checkpoint.name.split("-")[1])
+    writer = _writer(recipe, start, resume=checkpoint is not None)
+    measure = _evaluator(recipe, inputs.sets) if inputs.sets else None
+    hooks = Hooks(
+        write=writer.log if writer else None,
+        # called on every process, used on the first
+        write_completions=writer.completions if writer else (lambda *_: None),
+        completions_every=recipe.monitor.completions_every,
+        evaluate=measure,
+        evaluate_every=evaluation.every,
+    )
+    trainer = build_trainer(recipe, plan, inputs, updates, hooks)
+    if checkpoint is not None:
+        trainer.restore(checkpoint, start)
+        _say(f"resume    from update {start} ({checkpoint})")
+    elif writer:
+        write_resolved(recipe, origins, recipe.output / "resolved.yaml")
+        _write_provenance(recipe.output)
+    if measure and evaluation.at_start and start == 0:
+        _log(writer, 0, measure(trainer))
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if measure and evaluation.at_end:
+        _log(writer, updates, measure(trainer))
+    _save(trainer, recipe)
+    if writer:
+        writer.close()
+    if recipe.export.to and writer:
+        from rlvr.export import export
+
+        export(recipe.output, recipe.export.to, private=recipe.export.private)
+
+
+def _writer(recipe: Recipe, start: int, *, resume: bool) -> "RunWriter | None":
+    """Return the run folder's writer on the first process; the others write nothing."""
+    from rlvr.monitor.store import RunWriter
+
+    if not _is_first_process():
+        return None
+    has_rows = (recipe.output / "metrics.jsonl").exists()
+    writer = RunWriter(recipe.output, resume_from=start if resume or has_rows else None)
+    for note in writer.notes:
+        _say(f"resume    {note}")
+    return writer
+
+
+def _evaluator(recipe: Recipe, sets: "list[HeldOut]") -> "Callable[[Trainer], dict[str, float]]":
+    from accelerate.utils import gather_object
+
+    from rlvr.evaluate.suite import Generation, Prompt, evaluate_set
+
+    evaluation = recipe.evaluation
+
+    def measure(trainer: "Trainer") -> dict[str, float]:
+        # the same samples' seeds at every evaluation: what changes between two is the policy
+        calls = count(recipe.training.seed)
+
+        def generate(prompts: list[Prompt], n: int) -> list[list[Generation]]:
+            completions = trainer.complete(
+                [prompt for prompt in prompts for _ in range(n)],
+                seed=next(calls),
+                temperature=evaluation.temperature,
+                top_p=evaluation.top_p,
+                max_tokens=evaluation.max_completion_length,
+            )
+            drawn = [
+                Generation(item.text, len(item.completion_ids), item.truncated)
+                for item in completions
+            ]
+            return [drawn[i : i + n] for i in range(0, len(drawn), n)]
+
+        metrics: dict[str, float] = {}
+        for held_out in sets:
+            values, _ = evaluate_set(
+                held_out.name,
+                held_out.rows,
+                generate,
+                held_out.scorer,
+                samples=evaluation.samples,
+                ks=evaluation.k,
+                batch_size=evaluation.batch_size,
+                rank=trainer.accelerator.process_index,
+                world=trainer.accelerator.num_processes,
+                gather=gather_object,
+                left_out=held_out.left_out,
+                progress=recipe.monitor.progress,
+            )
+            metrics |= values
+        return metrics
+
+    return measure
+
+
+def _log(writer: "RunWriter | None", update: int, metrics: Mapping[str, float]) -> None:
+    if writer:
+        writer.log({"update": update, **metrics})
+
+
+def _save(trainer: "Trainer", recipe: Recipe) -> None:
+    folder = recipe.output / FINAL
+    trainer.save_model(str(folder))
+    _say(f"saved     {folder}")
+
+
+def _write_provenance(folder: Path) -> None:
+    """Write what a number of this run depends on besides the recipe."""
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    content = {
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "versions": versions,
+    }
+    (folder / "run.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _is_first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _say(text: str) -> None:
+    if _is_first_process():
+        print(text, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    from rlvr.cli import main
+
+    main(["train", *sys.argv[1:]])
