@@ -162,22 +162,31 @@ def check(
     ] = True,
 ) -> None:
     """Say in seconds, without a GPU, whether a recipe can run, and how it will be cut."""
-    from rlvr.check.combination import sources
-    from rlvr.recipe_error import dotted
-
     recipe, _, plan = _prepare(arguments, processes or _processes())
-    for path, source in sources(recipe) if data else []:
+    if data:
+        _check_data(recipe, plan)
+    _say("ok")
+
+
+def _check_data(recipe: "Recipe", plan: "BatchPlan") -> None:
+    """Load what is not on the hub, and look for the columns that the verifiers need."""
+    from rlvr.check.combination import sources
+    from rlvr.data.source import check_columns, load_rows
+    from rlvr.recipe_error import dotted
+    from rlvr.rewards.scorer import Scorer
+
+    for path, source in sources(recipe):
         name = getattr(source, "name", dotted(path))
         if source.path is not None and not Path(source.path).exists():
-            _say(f"data      {name}: {source.path} (on the hub; not read)")
+            _say(f"data      {name}: {source.path} (not a local file: on the hub, not read)")
             continue
-        from rlvr.data.source import load_rows
-
+        verifiers = getattr(source, "verifiers", None) or recipe.rewards.verifiers
         rows = load_rows(source, name=dotted(path))
+        with Scorer([{item.name: item.options} for item in verifiers]) as scorer:
+            check_columns(rows, scorer.columns, name=dotted(path))
         _say(f"data      {name}: {len(rows)} rows")
         if source is recipe.data:
             plan.check_rows(len(rows))
-    _say("ok")
 
 
 @app.command()

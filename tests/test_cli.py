@@ -164,6 +164,16 @@ def test_check_refuses_local_data_without_an_answer(capsys, recipe, tmp_path):
     assert "Traceback" not in err
 
 
+def test_check_refuses_data_without_a_column_that_the_verifiers_need(capsys, recipe, tmp_path):
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(f'{{"prompt": "{i} + 1 =", "answer": "{i + 1}"}}\n' for i in range(64)))
+    values = ("data.task=null", "data.size=null", f"data.path={data}")
+    code, _, err = run(capsys, "check", recipe, *values)
+    assert code == 2
+    assert "the verifiers need a column" in err
+    assert run(capsys, "check", recipe, *values, "rewards.verifiers=[exact]")[0] == 0
+
+
 def test_recipe_arguments_are_files_and_values_in_any_order(recipe, tmp_path):
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text("training: {seed: 3, learning_rate: 1e-4}\n")

@@ -59,7 +59,12 @@ class BatchPlan:
         return -(-updates // self.updates_per_rollout)
 
     def updates(self, rows: int, epochs: float) -> int:
-        """Return the updates of `epochs` passes over `rows` prompts, whole rollouts only."""
+        """Return the updates of `epochs` passes over `rows` prompts, whole rollouts only.
+
+        Raises:
+            RecipeError: As `check_rows`.
+        """
+        self.check_rows(rows)
         return max(1, round(rows // self.prompts_per_rollout * epochs)) * self.updates_per_rollout
 
     def check_rows(self, rows: int) -> None:
