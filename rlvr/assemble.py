@@ -18,16 +18,14 @@ if TYPE_CHECKING:
     from rlvr.trainer import Hooks, Trainer
 
 CHECKPOINTS = "checkpoints"
-CORRECTION_MAX = 2.0
-"""Bound of π / π_sampler where vLLM samples: truncated importance sampling."""
 
 
 def build_objective(recipe: Recipe) -> Objective:
     """Return the loss that a recipe describes."""
-    algorithm = recipe.algorithm
+    algorithm, rollout = recipe.algorithm, recipe.rollout
     options = dict(algorithm.aggregate.options)
     if algorithm.aggregate.name == "sequence_sum":
-        options.setdefault("length", recipe.rollout.max_completion_length)
+        options.setdefault("length", rollout.max_completion_length)
     return Objective(
         surrogate=partial(
             getattr(surrogate, algorithm.surrogate.name), **algorithm.surrogate.options
@@ -39,7 +37,8 @@ def build_objective(recipe: Recipe) -> Objective:
         dual_clip=algorithm.dual_clip,
         kl_coef=algorithm.kl_coef,
         kl_estimator=getattr(divergence, algorithm.kl_estimator),
-        correction_max=CORRECTION_MAX if recipe.rollout.engine == "vllm" else None,
+        kl_correction=algorithm.kl_correction,
+        correction_max=rollout.correction_max if rollout.engine == "vllm" else None,
     )
 
 

@@ -55,6 +55,9 @@ class Objective:
     kl_coef: float = 0.0
     """Multiplier of the KL to the reference policy, per nat."""
     kl_estimator: Estimator = k3
+    kl_correction: bool = True
+    """Whether the estimate is multiplied by the ratio: its gradient is then that of the KL
+    (DeepSeek-V3.2, https://arxiv.org/abs/2512.02556)."""
     correction_max: float | None = None
     """Bound of π_old / π_sampling, the importance weight where the sampler reports its own log-probs."""
 
@@ -91,6 +94,8 @@ class Objective:
             if batch.ref_logprobs is None:
                 raise ValueError("kl_coef is not 0, but the batch has no ref_logprobs")
             kl = self.kl_estimator(batch.logprobs, batch.ref_logprobs)
+            if self.kl_correction:
+                kl = kl * (batch.logprobs - batch.old_logprobs).exp()
             per_token = per_token + self.kl_coef * kl
             stats["kl"] = ratio((kl * batch.mask).sum(), batch.mask.sum())
         # where, not times 0: a loss that overflowed in a token that does not count stays out

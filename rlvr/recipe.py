@@ -118,7 +118,7 @@ class Model(Section):
     revision: str | None = None
     """Branch, tag or commit on the hub; null: the default branch."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the weights; auto: bfloat16 on a GPU that has it, else float32."""
+    """Of the computation; auto: bfloat16 on a GPU that has it, else float32. Trained weights are kept in float32."""
     attention: str | None = None
     """sdpa, flash_attention_2, eager, ...; null: what transformers chooses."""
     trust_remote_code: bool = False
@@ -224,6 +224,8 @@ class Rollout(Section):
     """Drop tokens below this share of the likeliest one's probability; null is off."""
     passes: int = Field(default=1, ge=1)
     """Passes over each rollout."""
+    correction_max: float | None = Field(default=2.0, gt=0)
+    """Bound of the importance weight π_old / π_sampler where vllm samples; null: no correction."""
 
 
 class Algorithm(Section):
@@ -245,6 +247,8 @@ class Algorithm(Section):
     """Multiplier of KL(policy || initial policy), per nat; 0 is off."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     """Schulman's estimators of that KL."""
+    kl_correction: bool = True
+    """Whether the KL is multiplied by the ratio, which makes its gradient that of the KL (TRL's default)."""
     mask_truncated: bool = False
     """Whether completions cut at max_completion_length teach nothing."""
 

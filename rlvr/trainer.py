@@ -606,9 +606,25 @@ class Trainer(GRPOTrainer):
             if in_rollout == 0 or self._rollout is None:
                 self._take_rollout(self._roll_out(self._row_numbers(generation_batch)))
             self._begin_update(in_rollout)
-        assert self._rollout is not None  # taken above
-        assert self._decision is not None
-        mine = self._mine[micro_batch]
+        return self._micro_batch(micro_batch)
+
+    def losses(self, rollout: RolloutBatch, update: int = 0) -> Iterator[Tensor]:
+        """Yield the loss of each micro-batch of one update on a given generation, without training.
+
+        The sum of the gradients, averaged over processes, is that of the update.
+
+        Args:
+            rollout: The same on every process.
+            update: Which of the updates on it; the policy counts as moved from the second on.
+        """
+        self._take_rollout(rollout)
+        self._begin_update(update)
+        for number in range(self._plan.accumulation):
+            yield self._compute_loss(self.model, self._micro_batch(number))
+
+    def _micro_batch(self, number: int) -> dict[str, Any]:
+        assert self._decision is not None  # _begin_update decides
+        mine = self._mine[number]
         # a process without a row of its own runs one that does not count, to stay in step
         is_idle = len(mine) == 0
         mine = torch.zeros(1, dtype=torch.long) if is_idle else mine

@@ -284,6 +284,12 @@ def _moot_algorithm(recipe: Recipe) -> Iterator[tuple[Path, Path, str]]:
     if algorithm.kl_coef == 0 and algorithm.kl_estimator != defaults["kl_estimator"].default:
         text = f"is {algorithm.kl_estimator}, but kl_coef is 0: no KL is estimated; set kl_coef."
         yield ("algorithm", "kl_estimator"), ("algorithm", "kl_coef"), text
+    if recipe.rollout.engine != "vllm" and recipe.rollout.correction_max != 2.0:
+        text = f"is {show(recipe.rollout.correction_max)}, but only rollout.engine vllm is corrected; remove it."
+        yield ("rollout", "correction_max"), ("rollout", "engine"), text
+    if algorithm.kl_coef == 0 and not algorithm.kl_correction:
+        text = "is false, but kl_coef is 0: there is no KL to correct; set kl_coef."
+        yield ("algorithm", "kl_correction"), ("algorithm", "kl_coef"), text
 
 
 def _moot_source(path: Path, source: DataSource) -> Iterator[tuple[Path, Path, str]]:

@@ -17,7 +17,7 @@ OWNED = {
     "sapo_temperature_pos": "algorithm.surrogate: {sapo: {tau_positive: ...}}",
     "sapo_temperature_neg": "algorithm.surrogate: {sapo: {tau_negative: ...}}",
     "off_policy_mask_threshold": _CONTROL,
-    "use_bias_correction_kl": "algorithm.kl_coef",
+    "use_bias_correction_kl": "algorithm.kl_correction",
     "use_liger_kernel": _LOSS,
     "liger_kernel_config": _LOSS,
     "beta": "algorithm.kl_coef",
@@ -70,11 +70,15 @@ OWNED = {
     "deepspeed": "accelerate launch --config_file recipes/accelerate/zero2.yaml",
     "fsdp": "accelerate launch --config_file ...",
     "remove_unused_columns": "data.columns",
+    "shuffle_dataset": "training.seed (prompts always come in a shuffled order)",
+    "max_tool_calling_iterations": "nothing: rollouts are one turn, without tools",
+    "log_multimodal": "nothing: data are text",
 }
 """Name in TRL -> what to set instead."""
 
 _PREFIXES = {
     "vespo_": _LOSS,
+    "vllm_importance_sampling_": "rollout.correction_max",
     "entropy_coef": _CONTROL,
     "logging_": "monitor (every update is recorded)",
     "eval_": "evaluation",

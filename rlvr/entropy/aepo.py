@@ -58,6 +58,10 @@ class Config(BaseModel):
     """`authors` replaces main rows and regulates the mean surprisal."""
 
 
+OFF = Config(rows=0)
+"""Plain GRPO."""
+
+
 def used_rows(positives: int, rows: int, entropy: float, target: float) -> int:
     """Return how many positives to use: min(rows, positives), half of it above the target.
 

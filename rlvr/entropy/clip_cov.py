@@ -52,6 +52,10 @@ class Config(BaseModel):
         return self
 
 
+OFF = Config(fraction=0.0, clip_low=None, clip_high=None)
+"""Plain GRPO."""
+
+
 def covariance(
     logprobs: Float[Tensor, "B T"], advantages: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]
 ) -> Float[Tensor, "B T"]:
@@ -67,12 +71,13 @@ def covariance(
     return torch.where(mask, centred_advantages * centred_logprobs, 0.0)
 
 
-def candidates(batch: TokenBatch, config: Config, clip: tuple[float, float]) -> Bool[Tensor, "B T"]:
+def candidates(
+    batch: TokenBatch, cov: Float[Tensor, "B T"], config: Config, clip: tuple[float, float]
+) -> Bool[Tensor, "B T"]:
     """Return the tokens whose covariance lies in the window and that the surrogate does not clip."""
     advantages = batch.advantages
     r = (batch.logprobs - batch.old_logprobs).exp()
     is_clipped = -advantages * r.clamp(1 - clip[0], 1 + clip[1]) > -advantages * r
-    cov = covariance(batch.logprobs, advantages, batch.mask)
     in_window = (cov > config.covariance_low) & (cov < config.covariance_high)
     return batch.mask & in_window & ~is_clipped
 
@@ -83,10 +88,17 @@ def detached_count(fraction: float, tokens: int) -> int:
 
 
 def pick(
-    candidate: Bool[Tensor, "B T"], count: int, generator: torch.Generator
+    candidate: Bool[Tensor, "B T"],
+    cov: Float[Tensor, "B T"],
+    count: int,
+    generator: torch.Generator,
 ) -> Bool[Tensor, "B T"]:
-    """Return at most `count` of the candidates, uniformly at random."""
+    """Return at most `count` of the candidates, uniformly at random.
+
+    They are drawn from an order by covariance, so that the order of the sequences changes nothing.
+    """
     places = candidate.flatten().nonzero().squeeze(-1)
+    places = places[cov.flatten()[places].argsort(stable=True)]
     order = torch.randperm(len(places), generator=generator).to(places.device)
     chosen = torch.zeros_like(candidate.flatten())
     chosen[places[order[:count]]] = True
@@ -106,9 +118,10 @@ def build(config: Config) -> EntropyControl:
         state: State,  # noqa: ARG001
         generator: torch.Generator,
     ) -> dict[str, Tensor]:
-        candidate = candidates(population, config, clip)
+        cov = covariance(population.logprobs, population.advantages, population.mask)
+        candidate = candidates(population, cov, config, clip)
         count = detached_count(config.fraction, int(population.mask.sum()))
-        return {"candidate": candidate, "detached": pick(candidate, count, generator)}
+        return {"candidate": candidate, "detached": pick(candidate, cov, count, generator)}
 
     def apply(
         terms: LossTerms, batch: TokenBatch, marks: Mapping[str, Tensor]

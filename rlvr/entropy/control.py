@@ -12,7 +12,8 @@ depend on how the batch was cut. With `scope="micro_batch"`, for comparison with
 micro-batch at a time.
 
 A control's state is plain data (numbers, strings, lists, dicts): it goes into the checkpoint as it is.
-A method is one file of this folder with a frozen pydantic `Config` and `build(config) -> EntropyControl`.
+A method is one file of this folder with a frozen pydantic `Config`, `build(config) -> EntropyControl`, and `OFF`, the
+`Config` that is plain GRPO. Contract tests find it by listing the folder.
 """
 
 import importlib

@@ -73,6 +73,10 @@ class Config(BaseModel):
     """Where values are clamped, and how the on-policy half is drawn."""
 
 
+OFF = Config(coef=0.0)
+"""Plain GRPO."""
+
+
 def forward(log_u: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
     """Return u - ln u - 1, the integrand of KL(π_0 || π); its derivative by log π is u - 1."""
     return log_u.exp() - log_u - 1

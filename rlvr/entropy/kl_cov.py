@@ -48,6 +48,10 @@ class Config(BaseModel):
     """Population of the statistics; `micro_batch` is the authors' code."""
 
 
+OFF = Config(fraction=0.0, replace_clip=False)
+"""Plain GRPO."""
+
+
 def select(
     cov: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], fraction: float
 ) -> Bool[Tensor, "B T"]:

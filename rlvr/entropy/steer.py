@@ -55,6 +55,10 @@ class Config(BaseModel):
         return self
 
 
+OFF = Config(weight_min=1.0)
+"""Plain GRPO."""
+
+
 def entropy_change(batch: TokenBatch) -> Float[Tensor, "B T"]:
     """Return Ω, the signed estimate of each token's effect on the entropy; 0 at padding and where not finite."""
     if batch.old_entropies is None:

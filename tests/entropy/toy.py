@@ -1,0 +1,94 @@
+"""A table of logits as policy: exact log-probs and entropies, gradients by the table, small enough for gradcheck."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from rlvr.batch import Origin, TokenBatch
+from rlvr.entropy.control import Chain
+from rlvr.loss import Decision, Objective
+
+VOCABULARY = 5
+
+
+def logits(rows: int, width: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return 2 * torch.randn(rows, width, VOCABULARY, generator=generator, dtype=torch.float64)
+
+
+def facts(rows: int = 8, width: int = 7, *, rehearsal: int = 2, seed: int = 0) -> TokenBatch:
+    """Return everything about an update but the current policy; the last rows are rehearsal rows."""
+    generator = torch.Generator().manual_seed(seed + 1)
+    lengths = torch.randint(1, width + 1, (rows,), generator=generator)
+    lengths[0], lengths[1] = width, 0  # a full row and an empty one
+    exists = torch.arange(width) < lengths[:, None]
+    is_rehearsal = torch.arange(rows) >= rows - rehearsal
+    old = logits(rows, width, seed) + 0.3 * logits(rows, width, seed + 7)
+    old_logprobs, old_entropies = observe(old, actions(rows, width, seed))
+    shift = 0.4 * torch.randn(2, rows, width, generator=generator, dtype=torch.float64)
+    advantages = torch.randn(rows, 1, generator=generator, dtype=torch.float64)
+    return TokenBatch(
+        logprobs=old_logprobs,
+        old_logprobs=old_logprobs,
+        advantages=advantages.expand(rows, width).clone(),
+        mask=exists & ~is_rehearsal[:, None],
+        rehearsal_mask=exists & is_rehearsal[:, None],
+        origin=torch.where(is_rehearsal, int(Origin.REHEARSAL), int(Origin.POLICY)),
+        entropies=old_entropies,
+        old_entropies=old_entropies,
+        ref_logprobs=old_logprobs + shift[0],
+        initial_logprobs=old_logprobs + shift[1],
+        sampling_logprobs=old_logprobs - 0.1 * shift[0],
+    )
+
+
+def actions(rows: int, width: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed + 2)
+    return torch.randint(0, VOCABULARY, (rows, width), generator=generator)
+
+
+def observe(table: Tensor, taken: Tensor) -> tuple[Tensor, Tensor]:
+    log_p = table.log_softmax(-1)
+    logprobs = log_p.gather(-1, taken.unsqueeze(-1)).squeeze(-1)
+    return logprobs, -(log_p.exp() * log_p).sum(-1)
+
+
+def seen(batch: TokenBatch, table: Tensor, taken: Tensor) -> TokenBatch:
+    """Return the batch as the policy `table` sees it."""
+    logprobs, entropies = observe(table, taken)
+    return replace(batch, logprobs=logprobs, entropies=entropies).zero_padding()
+
+
+def loss_and_gradient(
+    objective: Objective,
+    batch: TokenBatch,
+    table: Tensor,
+    taken: Tensor,
+    parts: list[Tensor] | None = None,
+    seed: int = 0,
+) -> tuple[Tensor, Tensor, Decision, dict[str, Tensor]]:
+    """Return loss, gradient by the table, decision and summed statistics of an update cut into `parts`."""
+    table = table.clone().requires_grad_()
+    parts = parts or [torch.arange(len(batch))]
+    state = objective.chain.init()
+    decision = objective.decide(seen(batch, table.detach(), taken), parts, state, seed)
+    total = torch.zeros((), dtype=torch.float64)
+    sums: dict[str, Tensor] = {}
+    for rows in parts:
+        part = seen(batch.rows(rows), table[rows], taken[rows])
+        loss, stats = objective.loss(part, decision.rows(rows))
+        loss.backward()
+        total = total + loss.detach()
+        for name, value in stats.items():
+            sums[name] = sums[name] + value if name in sums else value
+    assert table.grad is not None
+    return total, table.grad, decision, sums
+
+
+def objective(chain: Chain | None = None, **changes: object) -> Objective:
+    from rlvr.aggregate import token_mean
+    from rlvr.surrogate import clipped
+
+    parts: dict[str, object] = {"surrogate": clipped, "aggregate": token_mean}
+    return Objective(**(parts | {"chain": chain or Chain(), "clip_high": 0.28} | changes))  # type: ignore[arg-type]
