@@ -42,7 +42,7 @@ _SYMBOLS |= {r"\!": ""}
 _SYMBOL = re.compile("|".join(map(re.escape, _SYMBOLS)))
 _FRACTION = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
 _TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|rm|mbox)\s*\{([^{}]*)\}")
-_UPRIGHT = re.compile(r"\\(?:mathrm|text|rm|mathbf)\s*\{\s*([a-zA-Z])\s*\}")
+_UPRIGHT = re.compile(r"(\\[a-zA-Z]+)?\\(?:mathrm|text|rm|mathbf)\s*\{\s*([a-zA-Z])\s*\}")
 _DENIAL = re.compile(r"\b(?:wrong|incorrect|ignore|not|isn't|instead|possibly|maybe)\b", re.I)
 _EITHER = re.compile(r"\b(?:or|either)\b|\\(?:lor|vee)(?![a-zA-Z])|\\pm(?![a-zA-Z])")
 _BASED = re.compile(r"([0-9A-Za-z]+)_\{?(\d{1,2})\}?", re.ASCII)
@@ -218,7 +218,12 @@ def _plain(gold: str, answer: str) -> Verdict | None:
 def _spelled(text: str) -> str:
     """Return the text with one LaTeX spelling for what has several."""
     text = _SYMBOL.sub(lambda match: _SYMBOLS[match[0]], text)
-    return _UPRIGHT.sub(r" \1", _FRACTION.sub(r"\\frac", text))
+    return _UPRIGHT.sub(_letter, _FRACTION.sub(r"\\frac", text))
+
+
+def _letter(match: re.Match[str]) -> str:
+    # only after a command is a blank needed; "2 i" would not be seen as a complex number
+    return f"{match[1]} {match[2]}" if match[1] else match[2]
 
 
 def _normal(text: str) -> str:

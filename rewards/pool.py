@@ -76,7 +76,7 @@ class Pool:
             ValueError: Where a user's function cannot be loaded.
             RuntimeError: Where workers cannot be started.
         """
-        self.run([], batch_deadline=STARTUP_DEADLINE, warm=True)
+        self.run([], batch_deadline=float("inf"), warm=True)
 
     def run(
         self, requests: Sequence[bytes], *, batch_deadline: float, warm: bool = False
@@ -141,6 +141,8 @@ class Pool:
             for worker in [w for w in self._workers if w.idle]:
                 if batch.waiting:
                     self._assign(worker, batch)
+            if len(self._workers) < wanted:
+                return  # one was found dead: replace it before waiting for anything
             next_event = min([batch.end, *(w.deadline for w in self._workers)])
             for key, events in self._selector.select(max(0.0, next_event - time.monotonic())):
                 if events & selectors.EVENT_WRITE:
@@ -166,12 +168,13 @@ class Pool:
 
     def _stop(self, worker: _Worker) -> str:
         """Kill and forget a worker; return how it ended."""
+        if self._nursery is None:
+            raise NurseryDied("closed")
+        ending = self._nursery.stop(worker.pid)  # if this fails, its sample is still on record
         self._workers.remove(worker)
         self._selector.unregister(worker.connection)
         worker.connection.close()
-        if self._nursery is None:
-            raise NurseryDied("closed")
-        return self._nursery.stop(worker.pid)
+        return ending
 
     def _assign(self, worker: _Worker, batch: "_Batch") -> None:
         try:

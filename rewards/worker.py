@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rlvr.rewards import plugin, registry
+from rlvr.rewards import plugin
 from rlvr.rewards.verdict import Outcome, Sample, Verdict
 from rlvr.rewards.wire import pack, unpack, verdict_message
 
@@ -36,10 +36,7 @@ def nursery(control_fd: int) -> None:
     warnings.simplefilter("ignore")
     control = socket.socket(fileno=control_fd)
     setup = _read_setup(control)
-    built = {
-        int(index): registry.build(name, options)
-        for index, (name, options) in setup["builtin"].items()
-    }
+    built = _build(setup["builtin"])
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     gc.collect()
     gc.freeze()  # keeps the collector from touching, and so copying, the shared pages
@@ -72,6 +69,14 @@ def _read_setup(control: socket.socket) -> dict[str, Any]:
             os._exit(0)
         line += piece
     return unpack(line)
+
+
+def _build(builtin: Mapping[str, Any]) -> dict[int, Verifier]:
+    if not builtin:
+        return {}
+    from rlvr.rewards import registry  # pydantic is slow to import, and users' functions need none
+
+    return {int(index): registry.build(*named) for index, named in builtin.items()}
 
 
 def _stop(pid: int) -> int:
