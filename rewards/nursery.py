@@ -100,5 +100,6 @@ def _ending(status: int) -> str:
     code = os.waitstatus_to_exitcode(status)
     if code >= 0:
         return f"exit code {code}"
-    name = signal.Signals(-code).name
-    return f"{name} (out of memory?)" if name == "SIGKILL" else name
+    if code == -signal.SIGKILL:
+        return "SIGKILL (out of memory?)"
+    return f"{signal.strsignal(-code)} (signal {-code})"

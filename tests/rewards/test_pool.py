@@ -100,7 +100,7 @@ def test_a_late_verifier_is_killed_while_the_others_are_scored(reward):
     ("word", "reason"),
     [
         ("exit", "exit code 3"),
-        ("segfault", "SIGSEGV"),
+        ("segfault", "Segmentation fault"),
         ("memory", "MemoryError"),
         ("leave", "SystemExit: 4"),
         ("close", "died"),
