@@ -61,8 +61,8 @@ def boxes(text: str) -> list[Box]:
     r"""Return the closed outermost boxes in order; `\boxed{}` without content is left out.
 
     Example:
-        >>> [b.content for b in boxes(r"\\boxed{\\frac{1}{2}} or \\boxed{}")]
-        ['\\\\frac{1}{2}']
+        >>> [b.content for b in boxes(r"\boxed{\frac{1}{2}} or \boxed{}")]
+        ['\\frac{1}{2}']
     """
     found: list[Box] = []
     position = 0
@@ -97,7 +97,7 @@ def boxed_answers(text: str) -> list[str]:
     r"""Return the distinct boxed answers; boxes that stand side by side are one answer.
 
     Example:
-        >>> boxed_answers(r"so $\\boxed{1}$ and $\\boxed{2}$")
+        >>> boxed_answers(r"so $\boxed{1}$ and $\boxed{2}$")
         ['1, 2']
     """
     joined: list[list[str]] = []

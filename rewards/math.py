@@ -77,7 +77,7 @@ def gold_text(answer: Any) -> str:
     r"""Return the gold answer's expression: of a full solution its box, or what follows ####.
 
     Example:
-        >>> gold_text("so 7 + 5 = 12\n#### 12"), gold_text(r"$\\frac{1}{2}$")
+        >>> gold_text("so 7 + 5 = 12\n#### 12"), gold_text(r"$\frac{1}{2}$")
         ('12', '\\frac{1}{2}')
     """
     if isinstance(answer, list | tuple) and len(answer) == 1:

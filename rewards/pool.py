@@ -123,9 +123,6 @@ class Pool:
         self._proved = False  # a worker has loaded every user's function
 
     def _shut(self) -> None:
-        for worker in self._workers:
-            worker.connection.close()
-        self._workers.clear()
         if self._finalizer is not None:
             self._finalizer()
         self._nursery = None
@@ -160,7 +157,7 @@ class Pool:
     def _fork(self) -> None:
         if self._nursery is None:
             self._nursery = Nursery(self._setup)
-            self._finalizer = weakref.finalize(self, self._nursery.close)
+            self._finalizer = weakref.finalize(self, _end, self._nursery, self._workers)
         pid, connection = self._nursery.fork()
         worker = _Worker(pid, connection, time.monotonic() + STARTUP_DEADLINE)
         self._workers.append(worker)
@@ -266,6 +263,14 @@ class Pool:
         if over:
             while batch.waiting:
                 batch.settle(batch.waiting.popleft(), Verdict(Outcome.TIMEOUT, reason=batch.late))
+
+
+def _end(nursery: Nursery, workers: list[_Worker]) -> None:
+    # no method of the pool: the finalizer must not keep it alive
+    for worker in workers:
+        worker.connection.close()
+    workers.clear()
+    nursery.close()
 
 
 class _Batch:

@@ -26,7 +26,7 @@ def quantity(text: str) -> Fraction | None:
     r"""Return the value of a plain number without blanks; None if the text is anything else.
 
     Example:
-        >>> quantity("1,234.50"), quantity(r"-\\frac{6}{8}"), quantity("2x")
+        >>> quantity("1,234.50"), quantity(r"-\frac{6}{8}"), quantity("2x")
         (Fraction(2469, 2), Fraction(-3, 4), None)
     """
     if len(text) > MAX_DIGITS:

@@ -9,12 +9,13 @@ completion whose score is `drop` has the reward nan: it is left out of its group
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rlvr.rewards import plugin, registry
+from rlvr.rewards import plugin
 from rlvr.rewards.cache import VerdictCache
+from rlvr.rewards.entry import Entry, parse_entries
 from rlvr.rewards.pool import Pool
 from rlvr.rewards.verdict import Outcome, Sample, Verdict
 from rlvr.rewards.wire import pack, sample_message
@@ -50,22 +51,6 @@ class Scored:
     verdicts: dict[str, Verdict]
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """One verifier of the list."""
-
-    name: str
-    weight: float
-    when_correct: bool
-    columns: tuple[str, ...]
-    sent_columns: tuple[str, ...] | None
-    """Columns that a worker gets; None sends the whole row."""
-    inline: Callable[[Sample], Verdict | None] | None
-    """Runs in this process; None leaves the sample to the pool."""
-    builtin: tuple[str, dict[str, Any]] | None = None
-    plugin: str | None = None
-
-
 class Scorer:
     """Scores completions with a list of verifiers.
 
@@ -98,7 +83,7 @@ class Scorer:
         if workers is not None and workers < 1:
             raise ValueError(f"rewards.workers is {workers}; it must be at least 1, or null")
         self._scores = _scores(scores or {})
-        self._entries = _entries(verifiers)
+        self._entries = parse_entries(verifiers)
         self._batch_deadline = batch_deadline
         self._cache = VerdictCache()
         entries = list(enumerate(self._entries))
@@ -234,94 +219,7 @@ def _scores(given: Scores) -> dict[str, float]:
     return scores
 
 
-def _entries(verifiers: Sequence[str | Mapping[str, Any]]) -> list[_Entry]:
-    if isinstance(verifiers, str | Mapping) or not verifiers:
-        raise ValueError(
-            "rewards.verifiers must be a list of at least one verifier, such as [math]"
-        )
-    entries: list[_Entry] = []
-    for item in verifiers:
-        entries.append(_entry(item, [entry.name for entry in entries]))
-    return entries
-
-
-def _entry(item: str | Mapping[str, Any], taken: list[str]) -> _Entry:
-    if isinstance(item, str):
-        item = {item: {}}
-    if not isinstance(item, Mapping) or len(item) != 1:
-        raise ValueError(
-            f"rewards.verifiers: {item!r} is not a verifier; write a name, or one name with its "
-            "options such as {math: {weight: 2}}"
-        )
-    ((name, options),) = item.items()
-    if not isinstance(name, str) or not isinstance(options or {}, Mapping):
-        raise ValueError(f"rewards.verifiers: the options of {name!r} must be a mapping")
-    options = dict(options or {})
-    weight, when_correct = options.pop("weight", 1.0), options.pop("when_correct", None)
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
-        raise ValueError(f"verifier {name}: weight is {weight!r}; it must be a number")
-    if when_correct not in (None, True, False):
-        raise ValueError(f"verifier {name}: when_correct is {when_correct!r}; use true or false")
-    if when_correct and not taken:
-        raise ValueError(
-            f"verifier {name}: when_correct is true, but it is the first verifier, whose verdict "
-            "opens the gate; put another one before it, or remove when_correct"
-        )
-    make = _plugin_entry if plugin.is_reference(name) else _builtin_entry
-    return make(name, options, float(weight), when_correct, taken)
-
-
-def _plugin_entry(
-    name: str, options: dict[str, Any], weight: float, when_correct: bool | None, taken: list[str]
-) -> _Entry:
-    if options:
-        raise ValueError(
-            f"reward {name}: unknown option {next(iter(options))!r}; a function of yours has the "
-            "options weight and when_correct"
-        )
-    found = plugin.find(name)
-    return _Entry(
-        _unique(found.name, taken),
-        weight,
-        bool(when_correct),
-        found.columns,
-        None,
-        None,
-        plugin=found.text,
-    )
-
-
-def _builtin_entry(
-    name: str, options: dict[str, Any], weight: float, when_correct: bool | None, taken: list[str]
-) -> _Entry:
-    module = registry.load(name)
-    config = registry.configure(name, options)
-    if when_correct is None:
-        when_correct = bool(taken) and getattr(module, "WHEN_CORRECT", False)
-    if module.BOUNDED:
-        inline = module.build(config)
-    else:
-        inline = module.shortcut(config) if hasattr(module, "shortcut") else None
-    return _Entry(
-        _unique(name, taken),
-        weight,
-        when_correct,
-        module.COLUMNS,
-        module.COLUMNS,
-        inline,
-        builtin=None if module.BOUNDED else (name, config.model_dump(mode="json")),
-    )
-
-
-def _unique(name: str, taken: list[str]) -> str:
-    count = 2
-    unique = name
-    while unique in taken:
-        unique, count = f"{name}_{count}", count + 1
-    return unique
-
-
-def _inline(entry: _Entry, sample: Sample) -> Verdict | None:
+def _inline(entry: Entry, sample: Sample) -> Verdict | None:
     if entry.inline is None:
         return None
     began = time.perf_counter()
@@ -335,7 +233,7 @@ def _inline(entry: _Entry, sample: Sample) -> Verdict | None:
     return Verdict(verdict.outcome, verdict.fraction, verdict.reason, seconds, verdict.value)
 
 
-def _request(task: tuple[int, int], sample: Sample, entry: _Entry) -> bytes:
+def _request(task: tuple[int, int], sample: Sample, entry: Entry) -> bytes:
     return pack({"verifier": task[1], "sample": sample_message(sample, entry.sent_columns)})
 
 
