@@ -146,6 +146,27 @@ def diagnostics(terms: LossTerms, batch: TokenBatch) -> Stats:
     return stats
 
 
-def covariance_of(means: Mapping[str, float], first: str, second: str) -> float:
-    """Return the covariance of two statistics of `diagnostics` from their means."""
-    return means[f"{first}_{second}"] - means[first] * means[second]
+def update_metrics(
+    means: Mapping[str, float], step_size: float, last_entropy: float | None
+) -> dict[str, float | None]:
+    """Return the metrics of an update from the means of its statistics.
+
+    Args:
+        means: Of `Objective.loss`, over the whole update.
+        step_size: Learning rate: the predicted change of entropy is that of a softmax policy whose logits move by it.
+        last_entropy: Mean entropy at the update before, nats.
+    """
+
+    def covariance(first: str, second: str) -> float:
+        return means[f"{first}_{second}"] - means[first] * means[second]
+
+    inner = {"logprob", "advantage", "gain", "discriminator", "surprisal"}
+    inner |= {"logprob_advantage", "gain_discriminator"}
+    return {
+        "entropy/covariance": covariance("logprob", "advantage"),
+        "entropy/predicted_change": -step_size * covariance("gain", "discriminator"),
+        "entropy/measured_change": None
+        if last_entropy is None
+        else means["entropy"] - last_entropy,
+        **{name: value for name, value in means.items() if name not in inner},
+    }

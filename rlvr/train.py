@@ -115,7 +115,7 @@ def _train(
     )
     trainer = build_trainer(recipe, plan, inputs, updates, hooks)
     if checkpoint is not None:
-        trainer.restore(checkpoint, start)
+        trainer.restore(checkpoint)
         _say(f"resume    from update {start} ({checkpoint})")
     elif writer:
         write_resolved(recipe, origins, recipe.output / "resolved.yaml")

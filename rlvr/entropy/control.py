@@ -43,6 +43,12 @@ def ratio(numerator: Tensor, denominator: Tensor | float) -> Tensor:
     return torch.stack([top, torch.as_tensor(denominator, device=top.device).detach().double()])
 
 
+def quotient(pair: Tensor) -> float:
+    """Return a statistic from its pair; 0 where nothing was counted."""
+    numerator, denominator = pair.tolist()
+    return numerator / denominator if denominator else 0.0
+
+
 @dataclass(frozen=True)
 class TemperedRollout:
     """A second rollout of a part of the prompts at another temperature."""

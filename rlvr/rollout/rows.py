@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import fields, replace
 
-import torch
 from torch import Tensor
 
 from rlvr.batch import Origin, RolloutBatch, TokenBatch

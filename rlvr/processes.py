@@ -1,0 +1,66 @@
+"""What processes tell each other: rows of a generation, sums, records."""
+
+from dataclasses import fields
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from rlvr.batch import RolloutBatch
+
+_LEFT_PADDED = ("prompt_ids", "prompt_mask")
+
+
+class Processes:
+    """The processes of a run; with one, every method returns what it was given."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+        self.count = accelerator.num_processes
+        self.rank = accelerator.process_index
+        self.is_first = accelerator.is_main_process
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        return self._accelerator.device
+
+    def share(self, total: int) -> list[int]:
+        """Return this process's positions of `total`, as many on every process: beyond `total` they are fillers."""
+        size = -(-total // self.count)
+        return list(range(self.rank * size, (self.rank + 1) * size))
+
+    def gather(self, value: Tensor, *, left_padded: bool = False) -> Tensor:
+        """Return the rows of all processes, in their order, padded to a common width."""
+        if self.count == 1:
+            return value
+        kind = value.dtype
+        value = value.to(torch.uint8) if kind == torch.bool else value
+        if value.dim() > 1:
+            value = self._accelerator.pad_across_processes(value, dim=1, pad_first=left_padded)
+        return self._accelerator.gather(value.contiguous()).to(kind)
+
+    def gather_batch(self, batch: RolloutBatch, places: Tensor) -> RolloutBatch:
+        """Return the rows of all processes ordered by place, fillers (place -1) left out."""
+        gathered = {
+            item.name: self.gather(value, left_padded=item.name in _LEFT_PADDED)
+            for item in fields(batch)
+            if (value := getattr(batch, item.name)) is not None
+        }
+        places = self.gather(places)
+        order = places.argsort(stable=True)
+        return RolloutBatch(**gathered).rows(order[places[order] >= 0])
+
+    def gather_list(self, items: list[Any]) -> list[Any]:
+        """Return the items of all processes."""
+        return gather_object(items)
+
+    def sum(self, value: Tensor) -> Tensor:
+        """Return the sum over processes."""
+        return self._accelerator.reduce(value.to(self.device), reduction="sum")
+
+    def wait(self) -> None:
+        """Return when every process has come here."""
+        self._accelerator.wait_for_everyone()

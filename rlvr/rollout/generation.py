@@ -1,0 +1,301 @@
+"""One generation: sample, score, advantages, statistics, and what the controls make of it."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import monotonic
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from rlvr.batch import Origin, RolloutBatch
+from rlvr.check.plan import BatchPlan
+from rlvr.entropy.control import Rehearsal, State, quotient
+from rlvr.loss import Objective
+from rlvr.processes import Processes
+from rlvr.rewards.scorer import Scored, Scorer
+from rlvr.rewards.verdict import Outcome, Sample
+from rlvr.rollout.completion import OUTCOMES, Completion, as_rows
+from rlvr.rollout.rehearsal import (
+    as_rehearsal,
+    choose_mastered,
+    draw,
+    join_all,
+    load_buffer,
+    save_buffer,
+)
+from rlvr.rollout.stream import prompt_stream
+
+REHEARSAL = "rehearsal.pt"
+
+Row = Mapping[str, Any]
+Advantage = Callable[[Tensor, Tensor], Tensor]
+
+
+class Policy(Protocol):
+    """What a generation needs of the trainer."""
+
+    pad_token: int
+
+    @property
+    def processes(self) -> Processes:
+        """The processes of the run."""
+
+    def complete(
+        self, prompts: list[Any], *, seed: int, temperature: float | None = None
+    ) -> list[Completion]:
+        """Return one completion for each of this process's prompts."""
+
+    def statistics(self, rows: RolloutBatch) -> tuple[Tensor, Tensor]:
+        """Return log-probs and entropies of this process's rows under the policy, without gradient."""
+
+    def reference_logprobs(self, rows: RolloutBatch) -> Tensor:
+        """Return log-probs of this process's rows under the reference policy."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What a rollout returns."""
+
+    rows: RolloutBatch
+    """Of all processes, as they are trained on."""
+    stats: dict[str, float]
+    """Of the whole generation."""
+    records: list[dict[str, Any]]
+    """This process's own completions, for the run folder."""
+
+
+@dataclass(frozen=True)
+class Roller:
+    """Makes generations.
+
+    Args:
+        policy: The trainer.
+        rows: The data.
+        scorer: Judges completions.
+        advantage: From rewards and group ids to advantages, each (B,).
+        objective: Says which statistics its loss and controls need.
+        plan: How many prompts and completions.
+        folder: The run folder, where a rehearsal buffer is kept.
+        mask_truncated: Whether completions cut at the length limit are kept out of the loss.
+        seed: Of the run.
+    """
+
+    policy: Policy
+    rows: Sequence[Row]
+    scorer: Scorer
+    advantage: Advantage
+    objective: Objective
+    plan: BatchPlan
+    folder: Path
+    mask_truncated: bool
+    seed: int
+
+    def generation(self, row_numbers: Sequence[int], update: int, state: State) -> Generation:
+        """Return a new generation.
+
+        Args:
+            row_numbers: Rows of the data to complete, each `group_size` times; the same on every process.
+            update: Optimizer steps done; seeds the sampling.
+            state: Of the controls.
+        """
+        started = monotonic()
+        chain = self.objective.chain
+        plan = chain.plan(state)
+        seed = self.seed * 1_000_003 + update
+        completions, scored, rows, scoring = self._sample(
+            row_numbers, seed, origin=Origin.POLICY, first_group=0
+        )
+        if plan.tempered is not None:
+            prompts = int(plan.tempered.prompt_fraction * self.plan.prompts_per_rollout)
+            if prompts:
+                _, _, tempered, more = self._sample(
+                    row_numbers[: prompts * self.plan.group_size],
+                    seed + 1,
+                    origin=Origin.TEMPERED,
+                    first_group=self.plan.prompts_per_rollout,
+                    temperature=plan.tempered.temperature,
+                )
+                rows, scoring = rows.join(tempered), scoring + more
+        rows = self._with_advantages(rows)
+        records = self._records(completions, scored, rows)
+        rows, sums = chain.shape(rows, state)
+        stats = {name: quotient(value) for name, value in sums.items()}
+        stats |= self._mean_parts(
+            [judged for item, judged in zip(completions, scored, strict=True) if item.place >= 0]
+        )
+        if plan.rehearsal is not None:
+            rows = rows.join(self._rehearsal_rows(plan.rehearsal, seed, update))
+        stats |= {"time/score": scoring, "time/rollout": monotonic() - started}
+        return Generation(rows, stats, records)
+
+    def _sample(
+        self,
+        requests: Sequence[int],
+        seed: int,
+        *,
+        origin: Origin,
+        first_group: int,
+        group_size: int | None = None,
+        temperature: float | None = None,
+        statistics: bool | None = None,
+    ) -> tuple[list[Completion], list[Scored], RolloutBatch, float]:
+        """Return this process's completions, their scores, the rows of all processes, and the seconds of scoring."""
+        processes = self.policy.processes
+        places = processes.share(len(requests))
+        numbers = [requests[place % len(requests)] for place in places]
+        prompts = [self.rows[number]["prompt"] for number in numbers]
+        completions = [
+            replace(item, row=number, place=place if place < len(requests) else -1)
+            for item, number, place in zip(
+                self.policy.complete(prompts, seed=seed, temperature=temperature),
+                numbers,
+                places,
+                strict=True,
+            )
+        ]
+        before = monotonic()
+        scored = self._score(completions)
+        scoring = monotonic() - before
+        rows = as_rows(
+            completions,
+            scored,
+            origin=origin,
+            first_group=first_group,
+            group_size=group_size or self.plan.group_size,
+            pad_token=self.policy.pad_token,
+        ).to(processes.device)
+        if self._needs_statistics if statistics is None else statistics:
+            logprobs, entropies = self.policy.statistics(rows)
+            rows = replace(rows, old_logprobs=logprobs, old_entropies=entropies)
+        if self._needs_reference:
+            rows = replace(rows, ref_logprobs=self.policy.reference_logprobs(rows))
+        where = torch.tensor([item.place for item in completions], device=processes.device)
+        return completions, scored, processes.gather_batch(rows, where), scoring
+
+    @property
+    def _needs_statistics(self) -> bool:
+        """Whether log-probs and entropies of the sampling policy must be computed apart from the loss."""
+        chain = self.objective.chain
+        return (
+            self.plan.updates_per_rollout > 1
+            or chain.measures_current_policy
+            or bool(chain.needs & {"old_logprobs", "old_entropies"})
+            or self.objective.correction_max is not None
+        )
+
+    @property
+    def _needs_reference(self) -> bool:
+        return self.objective.kl_coef != 0 or "ref_logprobs" in self.objective.chain.needs
+
+    def _score(self, completions: Sequence[Completion]) -> list[Scored]:
+        samples = []
+        for item in completions:
+            row = self.rows[item.row]
+            samples.append(
+                Sample(row["prompt"], item.text, row.get("answer"), row, truncated=item.truncated)
+            )
+        return self.scorer.score(samples)
+
+    def _with_advantages(self, rows: RolloutBatch) -> RolloutBatch:
+        counts = rows.is_scored
+        if self.mask_truncated and rows.truncated is not None:
+            counts = counts & ~rows.truncated
+        advantages = self.advantage(rows.rewards, rows.group_ids).unsqueeze(-1)
+        return replace(
+            rows,
+            mask=rows.mask & counts.unsqueeze(-1),
+            advantages=advantages.expand(rows.mask.shape).to(rows.advantages.dtype).clone(),
+        )
+
+    def _records(
+        self, completions: Sequence[Completion], scored: Sequence[Scored], rows: RolloutBatch
+    ) -> list[dict[str, Any]]:
+        """Return what the run folder keeps of this process's completions."""
+        advantages = rows.advantages[:, 0].tolist()
+        records = []
+        for item, judged in zip(completions, scored, strict=True):
+            if item.place < 0:
+                continue
+            row = self.rows[item.row]
+            records.append(
+                {
+                    "place": item.place,
+                    "prompt": row["prompt"],
+                    "completion": item.text,
+                    "answer": row.get("answer"),
+                    "task": row.get("task"),
+                    "reward": judged.reward,
+                    "verdict": judged.verdict.outcome.value,
+                    "reason": judged.verdict.reason,
+                    "advantage": advantages[item.place],
+                    "length": len(item.completion_ids),
+                    "truncated": item.truncated,
+                    "rewards": judged.parts,
+                }
+            )
+        return records
+
+    def _mean_parts(self, scored: Sequence[Scored]) -> dict[str, float]:
+        """Return the mean of each verifier's part of the reward, over all processes."""
+        means = {}
+        for name in self.scorer.names:
+            values = torch.tensor([item.parts[name] for item in scored], dtype=torch.float64)
+            values = values[~torch.isnan(values)]
+            pair = torch.stack([values.sum(), torch.tensor(float(len(values))).double()])
+            means[f"rewards/{name}"] = quotient(self.policy.processes.sum(pair))
+        return means
+
+    # ------------------------------------------------------------------ rehearsal
+
+    def _rehearsal_rows(self, wanted: Rehearsal, seed: int, update: int) -> RolloutBatch:
+        path = Path(wanted.buffer) if wanted.buffer else self.folder / REHEARSAL
+        if wanted.buffer is None and not path.exists():
+            self._make_buffer(wanted, path, update)
+        updates = self.plan.updates_per_rollout // self.plan.passes
+        drawn = draw(load_buffer(path), wanted.rows_per_update * updates, seed)
+        return drawn.to(self.policy.processes.device)
+
+    def _make_buffer(self, wanted: Rehearsal, path: Path, update: int) -> None:
+        """Sample the initial policy until enough prompts are mastered, and keep one right answer of each."""
+        if update > 0:
+            raise ValueError(
+                f"{path} is missing and the policy is no longer the initial one; put the file back, or name a "
+                "buffer in entropy.dph.buffer"
+            )
+        found: list[RolloutBatch] = []
+        for part in self._mastered(wanted):
+            found.append(part)
+            if sum(map(len, found)) >= wanted.buffer_rows:
+                break
+        if not found:
+            raise ValueError(
+                f"the initial policy masters none of {len(self.rows)} prompts (at least {wanted.min_pass_rate:.0%} "
+                f"of {wanted.samples} completions correct); lower entropy.dph.min_pass_rate, or use easier data"
+            )
+        processes = self.policy.processes
+        if processes.is_first:
+            buffer = join_all(found)
+            save_buffer(buffer.rows(torch.arange(min(len(buffer), wanted.buffer_rows))), path)
+        processes.wait()
+
+    def _mastered(self, wanted: Rehearsal) -> Iterator[RolloutBatch]:
+        """Yield rehearsal rows, a rollout's worth of prompts at a time."""
+        order = prompt_stream(len(self.rows), len(self.rows), self.seed + 1)
+        size = self.plan.prompts_per_rollout
+        for start in range(0, len(order), size):
+            requests = [row for row in order[start : start + size] for _ in range(wanted.samples)]
+            _, _, rows, _ = self._sample(
+                requests,
+                -1 - start - self.seed,
+                origin=Origin.POLICY,
+                first_group=0,
+                group_size=wanted.samples,
+                statistics=True,
+            )
+            assert rows.outcomes is not None  # as_rows sets them
+            right = rows.outcomes == OUTCOMES.index(Outcome.CORRECT)
+            chosen = choose_mastered(right.cpu(), rows.group_ids.cpu(), wanted.min_pass_rate)
+            if len(chosen):
+                yield as_rehearsal(rows.to("cpu").rows(chosen))
