@@ -1,5 +1,6 @@
 """Runs of the demo's recipe at a size of seconds, started as a user starts them."""
 
+import io
 import json
 import math
 import os
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,23 +50,22 @@ class Result:
     err: str
 
 
-def command(capsys: Any, *args: object) -> Result:
+def command(*args: object) -> Result:
     """Run the `rlvr` command in this process."""
     # kernels this small lose by threads, above all where tests share the cores
     torch.set_num_threads(1)
-    code = 0
-    capsys.readouterr()
-    try:
-        cli.main([str(item) for item in args])
-    except SystemExit as exit_:
-        code = int(exit_.code or 0)
-    captured = capsys.readouterr()
-    return Result(code, captured.out, captured.err)
+    code, out, err = 0, io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            cli.main([str(item) for item in args])
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+    return Result(code, out.getvalue(), err.getvalue())
 
 
-def train(capsys: Any, output: Path, *args: object, small: tuple[str, ...] = SMALL) -> Result:
+def train(output: Path, *args: object) -> Result:
     """Run `rlvr train demo` at the small size; it must succeed."""
-    result = command(capsys, "train", "demo", *small, f"output={output}", *args)
+    result = command("train", "demo", *SMALL, f"output={output}", *args)
     assert result.code == 0, result.err
     return result
 

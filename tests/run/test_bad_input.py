@@ -27,7 +27,7 @@ def problem(number: int) -> dict:
 
 
 @pytest.fixture
-def refused(tmp_path, capsys):
+def refused(tmp_path):
     """Return a function that runs a wrong command and returns what the user reads."""
     model = launch.without_weights(tmp_path / "model")
     output = tmp_path / "run"
@@ -40,7 +40,7 @@ def refused(tmp_path, capsys):
             f"output={output}",
             *args,
         )
-        result = launch.command(capsys, "train", "demo", *args)
+        result = launch.command("train", "demo", *args)
         assert result.code == 2
         assert "Traceback" not in result.err
         assert len(result.err.splitlines()) <= 10
@@ -172,13 +172,13 @@ def checksums(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     "left", ["metrics.jsonl", "final/config.json", "checkpoints/checkpoint-1/x"]
 )
-def test_a_folder_with_another_run_is_refused_and_not_touched(tmp_path, capsys, left):
+def test_a_folder_with_another_run_is_refused_and_not_touched(tmp_path, left):
     model, output = launch.without_weights(tmp_path / "model"), tmp_path / "run"
     (output / left).parent.mkdir(parents=True)
     (output / left).write_text('{"update": 1}\n')
     before = checksums(output)
     args = (*launch.SMALL, f"model.path={model}", f"output={output}")
-    result = launch.command(capsys, "train", "demo", *args)
+    result = launch.command("train", "demo", *args)
     assert result.code == 2
     assert f"{output} holds another run; nothing was changed" in result.err
     assert "--resume" in result.err
@@ -222,11 +222,9 @@ def completions(folder: Path) -> list[dict]:
 
 
 @pytest.mark.parametrize("function", ["raises", "is_not_a_number", "is_none"])
-def test_a_reward_without_a_number_is_a_counted_crash_and_never_zero(
-    tmp_path, capsys, rewards, function
-):
+def test_a_reward_without_a_number_is_a_counted_crash_and_never_zero(tmp_path, rewards, function):
     wanted = f"rewards.verifiers=['{rewards}:{function}']"
-    launch.train(capsys, tmp_path / "run", *launch.UNEVALUATED, wanted)
+    launch.train(tmp_path / "run", *launch.UNEVALUATED, wanted)
     rows = launch.rows(tmp_path / "run")
     assert [row["update"] for row in rows] == [1, 2, 3, 4]
     for row in rows:
@@ -241,15 +239,15 @@ def test_a_reward_without_a_number_is_a_counted_crash_and_never_zero(
     assert all(item["reason"] for item in written)
 
 
-def test_a_reward_that_crashes_everywhere_is_said_on_the_screen(tmp_path, capsys, rewards):
+def test_a_reward_that_crashes_everywhere_is_said_on_the_screen(tmp_path, rewards):
     wanted = f"rewards.verifiers=['{rewards}:raises']"
-    result = launch.train(capsys, tmp_path / "run", *launch.UNEVALUATED, wanted)
+    result = launch.train(tmp_path / "run", *launch.UNEVALUATED, wanted)
     assert "no such luck" in result.out + result.err
 
 
-def test_a_reward_that_raises_on_some_completions_leaves_out_only_those(tmp_path, capsys, rewards):
+def test_a_reward_that_raises_on_some_completions_leaves_out_only_those(tmp_path, rewards):
     wanted = f"rewards.verifiers=['{rewards}:raises_on_half']"
-    launch.train(capsys, tmp_path / "run", *launch.UNEVALUATED, wanted)
+    launch.train(tmp_path / "run", *launch.UNEVALUATED, wanted)
     written = completions(tmp_path / "run")
     crashed = [item for item in written if item["verdict"] == "crashed"]
     assert 0 < len(crashed) < len(written)
