@@ -1,0 +1,29 @@
+"""The pure modules run with the shapes and types of their signatures and records checked."""
+
+from typing import Any, Self
+
+from beartype import BeartypeConf, FrozenDict, beartype
+from jaxtyping import install_import_hook
+
+check = beartype(
+    conf=BeartypeConf(
+        # methods are checked one by one, and there beartype refuses `Self`
+        hint_overrides=FrozenDict({Self: Any}),
+        # an int is a float, as in Python's type system
+        is_pep484_tower=True,
+    )
+)
+
+install_import_hook(
+    [
+        "rlvr.advantage",
+        "rlvr.aggregate",
+        "rlvr.batch",
+        "rlvr.divergence",
+        "rlvr.entropy",
+        "rlvr.kernels",
+        "rlvr.loss",
+        "rlvr.surrogate",
+    ],
+    "tests.conftest.check",
+)
