@@ -1,5 +1,6 @@
 """A recipe's words -> the objects that train: loss, TRL's arguments, trainer."""
 
+import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from rlvr.recipe import Recipe
 if TYPE_CHECKING:
     from trl import GRPOConfig
 
-    from rlvr.trainer import Hooks, Trainer
+    from rlvr.trainer import Trainer
 
 CHECKPOINTS = "checkpoints"
 
@@ -42,28 +43,36 @@ def build_objective(recipe: Recipe) -> Objective:
     )
 
 
-def build_trainer(
-    recipe: Recipe, plan: BatchPlan, inputs: Inputs, updates: int, hooks: "Hooks"
-) -> "Trainer":
-    """Return the trainer of a recipe; loads the model."""
+def build_trainer(recipe: Recipe, plan: BatchPlan, inputs: Inputs, updates: int) -> "Trainer":
+    """Return the trainer of a recipe; loads the model.
+
+    Raises:
+        ValueError: If there are no weights.
+    """
     from rlvr.trainer import Trainer
 
     objective = build_objective(recipe)
     estimator = recipe.algorithm.advantage
-    return Trainer(
-        recipe.model.path,
-        inputs.tokenizer,
-        inputs.rows,
-        scorer=inputs.scorer,
-        advantage=partial(getattr(advantage, estimator.name), **estimator.options),
-        objective=objective,
-        plan=plan,
-        arguments=trl_arguments(recipe, plan, objective, updates),
-        folder=recipe.output,
-        hooks=hooks,
-        mask_truncated=recipe.algorithm.mask_truncated,
-        peft_config=_lora(recipe),
-    )
+    try:
+        return Trainer(
+            recipe.model.path,
+            inputs.tokenizer,
+            inputs.rows,
+            scorer=inputs.scorer,
+            advantage=partial(getattr(advantage, estimator.name), **estimator.options),
+            objective=objective,
+            plan=plan,
+            arguments=trl_arguments(recipe, plan, objective, updates),
+            folder=recipe.output,
+            mask_truncated=recipe.algorithm.mask_truncated,
+            peft_config=_lora(recipe),
+        )
+    except OSError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"model.path: no model can be loaded from {recipe.model.path!r} ({reason}); give a folder with weights, "
+            "or a hub id that can be reached"
+        ) from None
 
 
 def trl_arguments(
@@ -75,6 +84,7 @@ def trl_arguments(
     training, rollout, model = recipe.training, recipe.rollout, recipe.model
     on_gpu = training.device != "cpu" and torch.cuda.is_available()
     dtype = _dtype(model.dtype, on_gpu)
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(recipe.output / "tensorboard"))
     wants_reference = objective.kl_coef != 0 or "ref_logprobs" in objective.chain.needs
     arguments: dict[str, Any] = {
         "output_dir": str(recipe.output / CHECKPOINTS),

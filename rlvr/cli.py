@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rlvr.console import is_first_process, say, set_up
+
 if TYPE_CHECKING:
     from rlvr.check.plan import BatchPlan
     from rlvr.compose import Origins
@@ -38,6 +40,7 @@ RecipeArguments = Annotated[
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; `python -m rlvr.train` calls it with `["train", ...]`."""
+    set_up()
     with user_errors():
         app(args=args, prog_name="rlvr")
 
@@ -77,7 +80,7 @@ def user_errors() -> Iterator[None]:
     except ValueError as error:
         if os.environ.get("RLVR_TRACEBACK") or not _is_ours(error):
             raise
-        if _is_first_process():
+        if is_first_process():
             print(f"error: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
 
@@ -95,15 +98,6 @@ def _processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _is_first_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _say(text: str = "") -> None:
-    if _is_first_process():
-        print(text, flush=True)  # noqa: T201
-
-
 def _prepare(args: list[str], processes: int) -> "tuple[Recipe, Origins, BatchPlan]":
     """Return a recipe after every check that needs neither a model nor data, its plan printed."""
     from rlvr.check.plan import plan_batches
@@ -115,11 +109,11 @@ def _prepare(args: list[str], processes: int) -> "tuple[Recipe, Origins, BatchPl
     check_methods(recipe, origins)
     controls = " -> ".join(map(str, recipe.entropy)) or "none (plain GRPO)"
     algorithm = recipe.algorithm
-    _say(f"{recipe.name}: {recipe.model.path} on {recipe.data.path or recipe.data.task}")
-    _say(plan.describe())
-    _say(f"loss      {algorithm.surrogate}, {algorithm.aggregate}, {algorithm.advantage}")
-    _say(f"entropy   {controls}")
-    _say(f"output    {recipe.output}")
+    say(f"{recipe.name}: {recipe.model.path} on {recipe.data.path or recipe.data.task}")
+    say(plan.describe())
+    say(f"loss      {algorithm.surrogate}, {algorithm.aggregate}, {algorithm.advantage}")
+    say(f"entropy   {controls}")
+    say(f"output    {recipe.output}")
     return recipe, origins, plan
 
 
@@ -141,7 +135,7 @@ def train(
     if dry_run:
         from rlvr.recipe import resolved_text
 
-        _say(f"\n{resolved_text(recipe, origins)}")
+        say(f"\n{resolved_text(recipe, origins)}")
         return
     from rlvr.check.methods import check_device
     from rlvr.train import run
@@ -165,7 +159,7 @@ def check(
     recipe, _, plan = _prepare(arguments, processes or _processes())
     if data:
         _check_data(recipe, plan)
-    _say("ok")
+    say("ok")
 
 
 def _check_data(recipe: "Recipe", plan: "BatchPlan") -> None:
@@ -178,13 +172,13 @@ def _check_data(recipe: "Recipe", plan: "BatchPlan") -> None:
     for path, source in sources(recipe):
         name = getattr(source, "name", dotted(path))
         if source.path is not None and not Path(source.path).exists():
-            _say(f"data      {name}: {source.path} (not a local file: on the hub, not read)")
+            say(f"data      {name}: {source.path} (not a local file: on the hub, not read)")
             continue
         verifiers = getattr(source, "verifiers", None) or recipe.rewards.verifiers
         rows = load_rows(source, name=dotted(path))
         with Scorer([{item.name: item.options} for item in verifiers]) as scorer:
             check_columns(rows, scorer.columns, name=dotted(path))
-        _say(f"data      {name}: {len(rows)} rows")
+        say(f"data      {name}: {len(rows)} rows")
         if source is recipe.data:
             plan.check_rows(len(rows))
 
@@ -267,7 +261,7 @@ def show_recipe(arguments: RecipeArguments) -> None:
     from rlvr.recipe import resolved_text
 
     recipe, origins = parse_recipe_arguments(arguments)
-    _say(resolved_text(recipe, origins))
+    say(resolved_text(recipe, origins))
 
 
 @app.command()

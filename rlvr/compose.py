@@ -184,7 +184,18 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Keys, int], str]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{file}: cannot be read as UTF-8 text: {error}") from error
-    return *read_yaml(text, file), file
+    values, lines = read_yaml(text, file)
+    _find_model(values, path.parent)
+    return values, lines, file
+
+
+def _find_model(values: dict[str, Any], folder: Path) -> None:
+    """Make `model.path` lead to a folder beside the recipe, where there is one."""
+    model = values.get("model")
+    if isinstance(model, dict) and isinstance(name := model.get("path"), str):
+        beside = folder / name
+        if not Path(name).is_dir() and beside.is_dir():
+            model["path"] = str(beside)
 
 
 def _chain(path: Path) -> list[tuple[dict[str, Any], dict[Keys, int], str]]:

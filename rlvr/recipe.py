@@ -114,7 +114,7 @@ class Model(Section):
     """The policy to train."""
 
     path: str
-    """Hub id or folder."""
+    """Hub id or folder; a relative folder may lie beside the recipe."""
     revision: str | None = None
     """Branch, tag or commit on the hub; null: the default branch."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -263,7 +263,8 @@ class Training(Section):
     epochs: float | None = Field(default=None, gt=0)
     """Passes over the data; or give `updates`."""
     micro_batch_size: int | None = Field(default=None, ge=1)
-    """Completions in one forward and backward pass of one process; null: the largest up to 16 that divides."""
+    """Completions in one forward and backward pass of one process, at most all it has of an update; null: the largest
+    number up to 16 that divides them."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """auto: cuda where there is one."""
     learning_rate: float = Field(default=1e-6, gt=0)
@@ -271,7 +272,7 @@ class Training(Section):
     seed: int = Field(default=42, ge=0)
     """Of sampling, order of prompts and dropout."""
     save_every: int = Field(default=0, ge=0)
-    """Updates between checkpoints; 0: only at the end."""
+    """Updates between checkpoints to resume from; 0: none. The final model is saved in any case."""
     keep_checkpoints: int = Field(default=2, ge=1)
     """Checkpoints kept; older ones are deleted."""
 

@@ -5,7 +5,8 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from rlvr.check.plan import BatchPlan, plan_batches
 from rlvr.compose import Origins
+from rlvr.console import is_first_process, plural, say
 from rlvr.recipe import Recipe, write_resolved
 
 if TYPE_CHECKING:
@@ -39,13 +41,21 @@ def run(recipe: Recipe, origins: Origins, *, resume: bool = False) -> None:
     checkpoint = _last_checkpoint(recipe.output) if resume else None
     if not resume:
         _refuse_other_run(recipe.output)
+    if resume and checkpoint is None and (recipe.output / FINAL).exists():
+        raise ValueError(
+            f"{recipe.output} is finished ({FINAL}/ is there) and has no checkpoint to go on from; to train its model "
+            f"further, start a new run with model.path={recipe.output / FINAL}"
+        )
     from rlvr.inputs import load_inputs
 
     inputs = load_inputs(recipe)
     try:
         for note in inputs.notes:
-            _say(f"note      {note}")
+            say(f"note      {note}")
         updates = _updates(recipe, plan, len(inputs.rows))
+        if checkpoint is not None and _update_of(checkpoint) >= updates:
+            say(f"resume    the run is finished: {checkpoint} is its last update; nothing to do")
+            return
         _train(recipe, origins, plan, inputs, updates, checkpoint)
     finally:
         inputs.close()
@@ -56,7 +66,9 @@ def _updates(recipe: Recipe, plan: BatchPlan, rows: int) -> int:
     # raises where the data do not fill one rollout, also where `updates` is given
     by_epochs = plan.updates(rows, recipe.training.epochs or 1)
     updates = recipe.training.updates or by_epochs
-    _say(f"data      {rows} prompts; {updates} updates on {plan.rollouts(updates)} rollouts")
+    say(
+        f"data      {plural(rows, 'prompt')}; {plural(updates, 'update')} on {plural(plan.rollouts(updates), 'rollout')}"
+    )
     return updates
 
 
@@ -73,13 +85,17 @@ def _last_checkpoint(folder: Path) -> Path | None:
     if not folder.exists():
         raise ValueError(f"--resume: there is no run at {folder}; start it without --resume")
     found = (folder / "checkpoints").glob("checkpoint-*")
-    for path in sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True):
+    for path in sorted(found, key=_update_of, reverse=True):
         # transformers writes trainer_state.json last
         if _is_json(path / "trainer_state.json"):
             return path
-        _say(f"resume    {path} is not whole: the run was stopped while writing it; going back")
-    _say("resume    there is no checkpoint yet: the run starts from its beginning")
+        say(f"resume    {path} is not whole: the run was stopped while writing it; going back")
+    say("resume    there is no checkpoint yet: the run starts from its beginning")
     return None
+
+
+def _update_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.split("-")[1])
 
 
 def _is_json(path: Path) -> bool:
@@ -102,30 +118,28 @@ def _train(
     from rlvr.trainer import Hooks
 
     evaluation = recipe.evaluation
-    start = 0 if checkpoint is None else int(checkpoint.name.split("-")[1])
-    writer = _writer(recipe, start, resume=checkpoint is not None)
+    start = 0 if checkpoint is None else _update_of(checkpoint)
     measure = _evaluator(recipe, inputs.sets) if inputs.sets else None
-    hooks = Hooks(
+    trainer = build_trainer(recipe, plan, inputs, updates)
+    writer = _writer(recipe, start, resume=checkpoint is not None)
+    trainer.hooks = Hooks(
         write=writer.log if writer else None,
-        # called on every process, used on the first
+        # asked for on every process, called on the first
         write_completions=writer.completions if writer else (lambda *_: None),
         completions_every=recipe.monitor.completions_every,
         evaluate=measure,
         evaluate_every=evaluation.every,
+        evaluate_at_start=evaluation.at_start,
+        evaluate_at_end=evaluation.at_end,
+        save=partial(_save, folder=recipe.output / FINAL),
     )
-    trainer = build_trainer(recipe, plan, inputs, updates, hooks)
     if checkpoint is not None:
         trainer.restore(checkpoint)
-        _say(f"resume    from update {start} ({checkpoint})")
+        say(f"resume    from update {start} ({checkpoint})")
     elif writer:
         write_resolved(recipe, origins, recipe.output / "resolved.yaml")
         _write_provenance(recipe.output)
-    if measure and evaluation.at_start and start == 0:
-        _log(writer, 0, measure(trainer))
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if measure and evaluation.at_end:
-        _log(writer, updates, measure(trainer))
-    _save(trainer, recipe)
     if writer:
         writer.close()
     if recipe.export.to and writer:
@@ -138,12 +152,12 @@ def _writer(recipe: Recipe, start: int, *, resume: bool) -> "RunWriter | None":
     """Return the run folder's writer on the first process; the others write nothing."""
     from rlvr.monitor.store import RunWriter
 
-    if not _is_first_process():
+    if not is_first_process():
         return None
     has_rows = (recipe.output / "metrics.jsonl").exists()
     writer = RunWriter(recipe.output, resume_from=start if resume or has_rows else None)
     for note in writer.notes:
-        _say(f"resume    {note}")
+        say(f"resume    {note}")
     return writer
 
 
@@ -166,9 +180,10 @@ def _evaluator(recipe: Recipe, sets: "list[HeldOut]") -> "Callable[[Trainer], di
                 top_p=evaluation.top_p,
                 max_tokens=evaluation.max_completion_length,
             )
+            entropies = trainer.mean_entropies(completions)
             drawn = [
-                Generation(item.text, len(item.completion_ids), item.truncated)
-                for item in completions
+                Generation(item.text, len(item.completion_ids), item.truncated, entropy)
+                for item, entropy in zip(completions, entropies, strict=True)
             ]
             return [drawn[i : i + n] for i in range(0, len(drawn), n)]
 
@@ -194,15 +209,9 @@ def _evaluator(recipe: Recipe, sets: "list[HeldOut]") -> "Callable[[Trainer], di
     return measure
 
 
-def _log(writer: "RunWriter | None", update: int, metrics: Mapping[str, float]) -> None:
-    if writer:
-        writer.log({"update": update, **metrics})
-
-
-def _save(trainer: "Trainer", recipe: Recipe) -> None:
-    folder = recipe.output / FINAL
+def _save(trainer: "Trainer", folder: Path) -> None:
     trainer.save_model(str(folder))
-    _say(f"saved     {folder}")
+    say(f"saved     {folder}")
 
 
 def _write_provenance(folder: Path) -> None:
@@ -222,15 +231,6 @@ def _write_provenance(folder: Path) -> None:
         "versions": versions,
     }
     (folder / "run.json").write_text(json.dumps(content, indent=1) + "\n")
-
-
-def _is_first_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _say(text: str) -> None:
-    if _is_first_process():
-        print(text, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from rlvr.kernels.naive import logprob_entropy
 from rlvr.loss import Decision, Objective, update_metrics
 from rlvr.processes import Processes
 from rlvr.rewards.scorer import Scorer
-from rlvr.rollout.completion import OUTCOMES, Completion
+from rlvr.rollout.completion import OUTCOMES, Completion, as_rows
 from rlvr.rollout.cut import assign_updates, deal
 from rlvr.rollout.generation import Advantage, Roller, Row
 from rlvr.rollout.rows import rollout_metrics, token_batch, trim
@@ -52,6 +52,12 @@ class Hooks:
     """Return held-out metrics; called on every process."""
     evaluate_every: int = 0
     """Updates between two evaluations; 0: none in between."""
+    evaluate_at_start: bool = False
+    """Whether the policy is evaluated before the first update."""
+    evaluate_at_end: bool = False
+    """Whether the policy is evaluated after the last update."""
+    save: "Callable[[Trainer], Any] | None" = None
+    """Save the final policy; called on every process after the last update, before it is evaluated."""
 
 
 class Trainer(GRPOTrainer):
@@ -67,7 +73,6 @@ class Trainer(GRPOTrainer):
         plan: How generations are used.
         arguments: TRL's; batch sizes must be those of the plan.
         folder: The run folder.
-        hooks: What to do around updates.
         mask_truncated: Whether completions cut at the length limit are kept out of the loss.
         options: Further arguments of `GRPOTrainer`, such as `peft_config`.
     """
@@ -88,16 +93,16 @@ class Trainer(GRPOTrainer):
         plan: BatchPlan,
         arguments: GRPOConfig,
         folder: Path,
-        hooks: Hooks | None = None,
         mask_truncated: bool = False,
         **options: Any,
     ) -> None:
         self._objective = objective
         self._plan = plan
-        self._hooks = hooks or Hooks()
+        self.hooks = Hooks()
         self.control_state = objective.chain.init()
         self._rollout: RolloutBatch | None = None
         self._rollout_stats: dict[str, float] = {}
+        self._rollout_row: dict[str, float] = {}
         self._updates: list[Tensor] = []
         self._position = 0
         self._mine: list[Tensor] = []
@@ -120,7 +125,7 @@ class Trainer(GRPOTrainer):
             **options,
         )
         self.remove_callback(PrinterCallback)
-        self.add_callback(_AfterUpdate(self))
+        self.add_callback(_Clock(self))
         self.pad_token: int = self._tokenizer.pad_token_id
         self.processes = Processes(self.accelerator)
         self._is_exact = self.model.dtype == torch.float64
@@ -205,6 +210,13 @@ class Trainer(GRPOTrainer):
                 setattr(target, name, value)
             overriding.update(kept)
 
+    def mean_entropies(self, completions: Sequence[Completion]) -> list[float]:
+        """Return the mean entropy of each completion's tokens, nats, at the recipe's temperature."""
+        rows = as_rows(completions, pad_token=self.pad_token).to(self.processes.device)
+        _, entropies = self.statistics(rows)
+        totals = entropies.masked_fill(~rows.mask, 0.0).sum(-1)
+        return (totals / rows.mask.sum(-1).clamp(min=1)).tolist()
+
     def _forward(self, model: Any, rows: RolloutBatch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return log-probs and entropies of the completion tokens, (B, T), and a MoE's auxiliary loss."""
         input_ids = torch.cat([rows.prompt_ids, rows.completion_ids], dim=1)
@@ -268,6 +280,7 @@ class Trainer(GRPOTrainer):
         """Return the rows of the next micro-batch, generating and deciding when it is time."""
         number = self._step % self._plan.accumulation
         if number == 0:
+            self._started = time.monotonic()
             in_rollout = self.state.global_step % self._plan.updates_per_rollout
             if in_rollout == 0:
                 self._roll_out(generation_batch)
@@ -279,7 +292,7 @@ class Trainer(GRPOTrainer):
         row_numbers = self.processes.gather(numbers.to(self.processes.device)).tolist()
         update = self.state.global_step
         generation = self._roller.generation(row_numbers, update, self.control_state)
-        self._rollout_stats = generation.stats
+        self._rollout_stats = self._rollout_row = generation.stats
         self._take_rollout(generation.rows)
         self._keep_completions(update, generation.records)
 
@@ -289,7 +302,7 @@ class Trainer(GRPOTrainer):
         self._updates = assign_updates(rows.to("cpu"), self._plan.prompts_per_update, per_pass)
 
     def _keep_completions(self, update: int, records: list[dict[str, Any]]) -> None:
-        every, write = self._hooks.completions_every, self._hooks.write_completions
+        every, write = self.hooks.completions_every, self.hooks.write_completions
         last = update - self._plan.updates_per_rollout
         if write is None or every == 0 or (last >= 0 and update // every == last // every):
             return
@@ -301,7 +314,6 @@ class Trainer(GRPOTrainer):
 
     def _begin_update(self, in_rollout: int) -> None:
         """Deal the update's rows to processes and micro-batches, and decide about them."""
-        self._started = time.monotonic()
         self._sums = {}
         self._position = in_rollout % len(self._updates)
         rows = self._update_rows()
@@ -392,9 +404,10 @@ class Trainer(GRPOTrainer):
             "generation": self.state.global_step // self._plan.updates_per_rollout,
             **rollout_metrics(self._update_rows(), OUTCOMES),
             **update_metrics(means, self.lr_scheduler.get_last_lr()[0], self._last_entropy),
-            **self._rollout_stats,
+            **self._rollout_row,
             "time/update": time.monotonic() - self._started,
         }
+        self._rollout_row = {}
         self._last_entropy = means["entropy"]
 
     def _means(self) -> dict[str, float]:
@@ -409,21 +422,38 @@ class Trainer(GRPOTrainer):
 
     # ------------------------------------------------------------------ metrics, checkpoints
 
+    def before_training(self) -> None:
+        """Evaluate the initial policy; called when the model is ready and trackers listen."""
+        hooks = self.hooks
+        if hooks.evaluate and hooks.evaluate_at_start and self.state.global_step == 0:
+            metrics = hooks.evaluate(self)
+            super().log(dict(metrics))
+            self._write(metrics)
+
     def after_update(self) -> None:
-        """Evaluate when it is time; called after the optimizer has stepped."""
-        every, update = self._hooks.evaluate_every, self.state.global_step
-        if self._hooks.evaluate and every and update % every == 0 and update < self.args.max_steps:
-            self._row |= self._hooks.evaluate(self)
+        """Save and evaluate when it is time; called after the optimizer has stepped."""
+        hooks, update = self.hooks, self.state.global_step
+        is_last = update >= self.args.max_steps
+        if is_last and hooks.save:
+            hooks.save(self)
+        is_due = hooks.evaluate_every > 0 and update % hooks.evaluate_every == 0
+        if hooks.evaluate and (hooks.evaluate_at_end if is_last else is_due):
+            self._row |= hooks.evaluate(self)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Write one update's metrics to the run folder and to the trackers."""
         self._metrics["train"].clear()
         is_update = "loss" in logs
         if is_update:
+            logs.pop("epoch", None)
             logs.update(self._row)
         super().log(logs, start_time)
-        if is_update and self._hooks.write and self.processes.is_first:
-            self._hooks.write({"update": self.state.global_step, **logs})
+        if is_update:
+            self._write(logs)
+
+    def _write(self, metrics: Mapping[str, Any]) -> None:
+        if self.hooks.write and self.processes.is_first:
+            self.hooks.write({"update": self.state.global_step, **metrics})
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Leave the card to `rlvr export`: TRL's would name a method that this is not."""
@@ -470,11 +500,14 @@ class Trainer(GRPOTrainer):
         return update
 
 
-class _AfterUpdate(TrainerCallback):
-    """Tells the trainer that the optimizer has stepped."""
+class _Clock(TrainerCallback):
+    """Tells the trainer that training begins, and that the optimizer has stepped."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        self._trainer.before_training()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         self._trainer.after_update()

@@ -144,7 +144,9 @@ def plan_batches(recipe: Recipe, processes: int = 1) -> BatchPlan:
         )
         raise_problems([Problem(("rollout", "prompts_per_update"), text)], recipe.name)
     share = total // processes
-    size = asked or max(size for size in divisors(share) if size <= LARGEST_DEFAULT)
+    size = max(size for size in divisors(share) if size <= LARGEST_DEFAULT)
+    if asked is not None:  # more than there is means all of it
+        size = min(asked, share)
     if share % size:
         text = (
             f"is {size}, but a process has {share} completions of each update ({total} on {processes} "

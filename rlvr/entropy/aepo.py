@@ -17,6 +17,7 @@ Paper: Arbitrary Entropy Policy Optimization https://arxiv.org/abs/2510.08141
 Code: 597358816/AEPO@b353a054 `RayPPOTrainer.fit`
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
@@ -42,15 +43,15 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    target: float = Field(0.5, ge=0)
+    target: float = Field(default=0.5, ge=0)
     """Entropy to hold, nats; 0.5 in the authors' script, 0.75 in their best row."""
-    temperature_high: float = Field(1.2, gt=0)
+    temperature_high: float = Field(default=1.2, gt=0)
     """Of the second rollout while the entropy is at or below the target; 1.2 in the paper."""
-    temperature_low: float = Field(0.8, gt=0)
+    temperature_low: float = Field(default=0.8, gt=0)
     """Of the second rollout while the entropy is above the target; 0.8 in the paper."""
-    prompt_fraction: float = Field(0.25, ge=0, le=1)
+    prompt_fraction: float = Field(default=0.25, ge=0, le=1)
     """Share of the prompts sampled a second time; 1/4 in the paper."""
-    rows: int = Field(60, ge=0)
+    rows: int = Field(default=60, ge=0)
     """REINFORCE rows of a generation at most; 60 of 2560 in the paper. 0 turns the method off."""
     advantage_threshold: float = 0.05
     """A tempered completion above this advantage is a positive; 0.05 in the authors' code."""
@@ -97,12 +98,14 @@ def is_positive(rollout: RolloutBatch, threshold: float) -> Bool[Tensor, " B"]:
 def build(config: Config) -> EntropyControl:
     """Return the control."""
 
+    def temperature(state: State) -> float:
+        is_low = state["entropy"] <= config.target
+        return config.temperature_high if is_low else config.temperature_low
+
     def plan(state: State) -> RolloutPlan:
         if config.rows == 0:
             return RolloutPlan()
-        is_low = state["entropy"] <= config.target
-        temperature = config.temperature_high if is_low else config.temperature_low
-        return RolloutPlan(tempered=TemperedRollout(temperature, config.prompt_fraction))
+        return RolloutPlan(tempered=TemperedRollout(temperature(state), config.prompt_fraction))
 
     def shape(rollout: RolloutBatch, state: State) -> tuple[RolloutBatch, Stats]:
         main = (rollout.origin != Origin.TEMPERED).nonzero().squeeze(-1)
@@ -115,11 +118,13 @@ def build(config: Config) -> EntropyControl:
         stats = {
             "reinforce_fraction": ratio(is_tempered.sum(), len(chosen)),
             "positives": ratio(torch.tensor(len(positives)), 1.0),
+            "temperature": ratio(torch.tensor(temperature(state)), 1.0),
         }
         return replace(chosen, advantages=advantages), stats
 
-    def step(state: State, stats: Mapping[str, float]) -> State:  # noqa: ARG001
-        return {"entropy": stats["entropy" if config.form == "sound" else "surprisal"]}
+    def step(state: State, stats: Mapping[str, float]) -> State:
+        measured = stats["entropy" if config.form == "sound" else "surprisal"]
+        return state if math.isnan(measured) else {"entropy": measured}
 
     return EntropyControl(
         name="aepo",

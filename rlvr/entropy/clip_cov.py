@@ -32,15 +32,15 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    fraction: float = Field(2e-4, ge=0, le=1)
+    fraction: float = Field(default=2e-4, ge=0, le=1)
     """Share of tokens detached; 2e-4 in the paper, 0 turns the method off (the clip stays)."""
     covariance_low: float = 1.0
     """Lower end of the candidate window; 1 in the authors' scripts."""
     covariance_high: float = 5.0
     """Upper end of the candidate window; 5 in the authors' scripts."""
-    clip_low: float | None = Field(1.0, ge=0)
+    clip_low: float | None = Field(default=1.0, ge=0)
     """Clip distance below 1; 1 in the authors' scripts; null, with clip_high, keeps the recipe's clip."""
-    clip_high: float | None = Field(1.0, ge=0)
+    clip_high: float | None = Field(default=1.0, ge=0)
     """Clip distance above 1; 1 in the authors' scripts; null, with clip_low, keeps the recipe's clip."""
     scope: Scope = "update"
     """Population of the statistics; `micro_batch` is the authors' code."""

@@ -17,6 +17,7 @@ A method is one file of this folder with a frozen pydantic `Config`, `build(conf
 """
 
 import importlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -44,9 +45,9 @@ def ratio(numerator: Tensor, denominator: Tensor | float) -> Tensor:
 
 
 def quotient(pair: Tensor) -> float:
-    """Return a statistic from its pair; 0 where nothing was counted."""
+    """Return a statistic from its pair; NaN where nothing was counted."""
     numerator, denominator = pair.tolist()
-    return numerator / denominator if denominator else 0.0
+    return numerator / denominator if denominator else math.nan
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ class Chain:
         Args:
             state: Of the chain; not changed.
             stats: Name -> value, reduced over micro-batches and processes: those of `apply` and `shape` under
-                `<control>/<name>`, and the trainer's own (`entropy`, `surprisal`).
+                `<control>/<name>`, and the trainer's own (`entropy`, `surprisal`); NaN: not measured.
         """
         return {
             control.name: state[control.name]

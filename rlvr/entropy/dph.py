@@ -51,23 +51,23 @@ class Config(BaseModel):
 
     divergence: Literal["forward", "js", "alpha", "js_mixture"] = "forward"
     """The f; the authors' `js_low_var` is `js`, their `js` is `js_mixture`."""
-    coef: float = Field(0.01, ge=0)
+    coef: float = Field(default=0.01, ge=0)
     """Multiplier of the mean over rehearsal tokens; 0.01 to 0.05, JS 0.05 to 0.2 in the paper; 0 turns it off."""
-    alpha: float = Field(0.2, gt=0, lt=1)
+    alpha: float = Field(default=0.2, gt=0, lt=1)
     """a of `alpha`; 0.2 in the paper."""
-    on_policy_fraction: float = Field(0.1, ge=0, le=1)
+    on_policy_fraction: float = Field(default=0.1, ge=0, le=1)
     """Share of updates in which the authors add the on-policy half of `js_mixture`; 1/10."""
-    rows_per_update: int = Field(16, ge=1)
+    rows_per_update: int = Field(default=16, ge=1)
     """Rehearsal rows that join each update; the authors add 256 or 512 rows to a step of two updates."""
-    samples: int = Field(8, ge=1)
+    samples: int = Field(default=8, ge=1)
     """Completions of the initial policy per prompt when the buffer is made; 8 in the paper."""
-    min_pass_rate: float = Field(1.0, gt=0, le=1)
+    min_pass_rate: float = Field(default=1.0, gt=0, le=1)
     """A prompt is rehearsed when at least this share of them is right; 8 of 8 in the paper."""
-    buffer_rows: int = Field(256, ge=1)
+    buffer_rows: int = Field(default=256, ge=1)
     """Rows of the buffer when it is made, at most; sampling stops there."""
     buffer: str | None = None
     """Buffer file of an earlier run on this model; null: made before the first update."""
-    log_ratio_limit: float = Field(20.0, gt=0)
+    log_ratio_limit: float = Field(default=20.0, gt=0)
     """Clamp of ln u, nats, in the sound form; 20 in the authors' forward form."""
     form: Literal["sound", "authors"] = "sound"
     """Where values are clamped, and how the on-policy half is drawn."""

@@ -36,9 +36,9 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    fraction: float = Field(2e-4, ge=0, le=1)
+    fraction: float = Field(default=2e-4, ge=0, le=1)
     """Share of tokens selected; 2e-3 (7B) and 2e-4 (32B) in the paper, 0 selects none."""
-    kl_coef: float = Field(1.0, ge=0)
+    kl_coef: float = Field(default=1.0, ge=0)
     """Multiplier of |log π - log π_old|, per nat; 1 in the paper, 0 is no pull."""
     replace_clip: bool = True
     """Whether the surrogate's clip is taken away, as in the paper."""

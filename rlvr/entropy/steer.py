@@ -39,9 +39,9 @@ class Config(BaseModel):
 
     mapping: Literal["exponential", "linear"] = "exponential"
     """From |Ω| to a weight; the paper's headline is exponential, `run_linear.sh` is linear."""
-    weight_min: float = Field(0.8, gt=0)
+    weight_min: float = Field(default=0.8, gt=0)
     """Weight at the largest |Ω|; 0.8 in the authors' scripts. 1, with weight_max 1, turns the method off."""
-    weight_max: float = Field(1.0, gt=0)
+    weight_max: float = Field(default=1.0, gt=0)
     """Weight at the smallest |Ω|; 1.0 exponential (always), 1.2 linear in the authors' scripts."""
     scope: Scope = "update"
     """Population of minimum and maximum; `micro_batch` is the authors' code."""

@@ -30,20 +30,20 @@ class Metric:
 _SECTIONS: dict[str, list[tuple[str, str, str]]] = {
     "Clocks": [
         ("update", "count", "Optimizer steps done; the key of a row. 0 is the model before training."),
-        ("generation", "count", "Rollouts done; one generation feeds one or more updates."),
+        ("generation", "count", "Number of the rollout that this update trains on, from 0; one generation feeds one or more updates."),
         ("tokens", "tokens", "Completion tokens trained on in this update, all processes."),
     ],
     "Reward": [
         ("reward", "score", "Mean reward of the completions of this update; dropped verdicts are left out."),
         ("reward/std", "score", "Mean over groups of the standard deviation of the rewards in a group."),
-        ("rewards/<verifier>", "score", "Mean of one verifier's own score, before its weight."),
+        ("rewards/<verifier>", "score", "Mean of one verifier's part of the reward, its weight included, over the whole rollout; in the row of a rollout's first update."),
         ("group/zero_advantage_fraction", "0..1", "Share of groups whose completions all got the same reward: they teach nothing."),
     ],
     "Entropy": [
         ("entropy", "nats", "Entropy of the next-token distribution over the full vocabulary, at the rollout temperature; mean over the tokens of the update."),
         ("entropy/covariance", "nats", "Cov(log pi, A) over the tokens of the update, A the advantage; positive: likely tokens are reinforced and entropy falls."),
-        ("entropy/predicted_change", "nats", "Change of entropy that the covariance predicts for this update (first order in the learning rate)."),
-        ("entropy/measured_change", "nats", "Change of entropy that was measured: after this update minus before, on the same tokens."),
+        ("entropy/predicted_change", "nats", "First-order change of entropy of a softmax policy whose logits move by the learning rate: -lr Cov(A r, pi (ln pi + H)). Its sign and its course say more than its size: networks share parameters and use Adam."),
+        ("entropy/measured_change", "nats", "Entropy of this update's tokens minus that of the tokens of the update before."),
         ("<control>/<what>_fraction", "0..1", "Share of tokens that an entropy control touched, by what it did (`clip_cov/dropped_fraction`)."),
         ("<control>/<statistic>", "see the control", "Any other statistic of an entropy control; unit and meaning are in its file."),
     ],
@@ -70,8 +70,8 @@ _SECTIONS: dict[str, list[tuple[str, str, str]]] = {
         ("kl", "nats", "KL divergence from the initial policy by the recipe's estimator, mean over tokens."),
     ],
     "Time": [
-        ("time/rollout", "seconds", "Wall time of generating the completions, in the update that follows it."),
-        ("time/score", "seconds", "Wall time of the verifiers."),
+        ("time/rollout", "seconds", "Wall time of a rollout: generating, scoring, statistics; in the row of its first update."),
+        ("time/score", "seconds", "Wall time of the verifiers; in the row of a rollout's first update."),
         ("time/update", "seconds", "Wall time of the whole update, rollout and scoring included."),
     ],
     "Held-out evaluation": [
@@ -79,7 +79,7 @@ _SECTIONS: dict[str, list[tuple[str, str, str]]] = {
         ("eval/<set>/pass@<k>/low", "0..1", "Lower end of the 95 % interval of pass@k (bootstrap over prompts)."),
         ("eval/<set>/pass@<k>/high", "0..1", "Upper end of the 95 % interval of pass@k."),
         ("eval/<set>/distinct_correct", "count", "Mean number of different correct completions per prompt; runs of whitespace count as one space."),
-        ("eval/<set>/entropy", "nats", "Entropy of the next-token distribution at the evaluation temperature, mean over sampled tokens."),
+        ("eval/<set>/entropy", "nats", "Entropy of the next-token distribution over the full vocabulary, at the rollout temperature; mean over sampled tokens."),
         ("eval/<set>/length", "tokens", "Mean completion length."),
         ("eval/<set>/truncated_fraction", "0..1", "Share of samples cut at the length limit; a truncated sample is rarely correct."),
         ("eval/<set>/verdict/<outcome>", "0..1", "Share of samples with this verdict."),

@@ -1,7 +1,7 @@
 """Sampled completions, and the rows of a generation that they become."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -34,24 +34,20 @@ class Completion:
 
 def as_rows(
     completions: Sequence[Completion],
-    scored: Sequence[Scored],
     *,
-    origin: Origin,
-    first_group: int,
-    group_size: int,
     pad_token: int,
-    dtype: torch.dtype = torch.float32,
+    origin: Origin = Origin.POLICY,
+    first_group: int = 0,
+    group_size: int = 1,
 ) -> RolloutBatch:
-    """Return completions as padded rows, advantages still 0.
+    """Return completions as padded rows, not yet scored: advantages are 0.
 
     Args:
         completions: Of this process.
-        scored: Theirs.
+        pad_token: Id that fills up.
         origin: Of all of them.
         first_group: Group of the first `group_size` places; the next have the next.
         group_size: Completions per prompt.
-        pad_token: Id that fills up.
-        dtype: Of advantages.
     """
     places = torch.tensor([item.place for item in completions])
     completion_ids = _pad([item.completion_ids for item in completions], pad_token)
@@ -63,15 +59,25 @@ def as_rows(
         completion_ids=completion_ids,
         completion_mask=completion_mask,
         mask=completion_mask,
-        advantages=torch.zeros(completion_mask.shape, dtype=dtype),
-        rewards=torch.tensor([item.reward for item in scored], dtype=torch.float32),
+        advantages=torch.zeros(completion_mask.shape),
+        rewards=torch.full((len(completions),), torch.nan),
         group_ids=first_group + places.clamp(min=0) // group_size,
         origin=torch.full_like(places, origin),
-        outcomes=torch.tensor([OUTCOMES.index(item.verdict.outcome) for item in scored]),
         truncated=torch.tensor([item.truncated for item in completions]),
         sampling_logprobs=None
         if any(values is None for values in sampling)
         else pad_sequence([torch.tensor(values) for values in sampling], batch_first=True),
+    )
+
+
+def with_scores(rows: RolloutBatch, scored: Sequence[Scored]) -> RolloutBatch:
+    """Return the rows with the rewards and outcomes of their completions."""
+    device = rows.rewards.device
+    outcomes = [OUTCOMES.index(item.verdict.outcome) for item in scored]
+    return replace(
+        rows,
+        rewards=torch.tensor([item.reward for item in scored], device=device),
+        outcomes=torch.tensor(outcomes, device=device),
     )
 
 

@@ -1,7 +1,8 @@
 """One generation: sample, score, advantages, statistics, and what the controls make of it."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ from rlvr.loss import Objective
 from rlvr.processes import Processes
 from rlvr.rewards.scorer import Scored, Scorer
 from rlvr.rewards.verdict import Outcome, Sample
-from rlvr.rollout.completion import OUTCOMES, Completion, as_rows
+from rlvr.rollout.completion import OUTCOMES, Completion, as_rows, with_scores
 from rlvr.rollout.rehearsal import (
     as_rehearsal,
     choose_mastered,
@@ -26,6 +27,8 @@ from rlvr.rollout.rehearsal import (
     save_buffer,
 )
 from rlvr.rollout.stream import prompt_stream
+
+logger = logging.getLogger(__name__)
 
 REHEARSAL = "rehearsal.pt"
 
@@ -91,6 +94,8 @@ class Roller:
     folder: Path
     mask_truncated: bool
     seed: int
+    warned: set[Outcome] = field(default_factory=set)
+    """Outcomes that were said on the screen."""
 
     def generation(self, row_numbers: Sequence[int], update: int, state: State) -> Generation:
         """Return a new generation.
@@ -160,12 +165,12 @@ class Roller:
         scoring = monotonic() - before
         rows = as_rows(
             completions,
-            scored,
+            pad_token=self.policy.pad_token,
             origin=origin,
             first_group=first_group,
             group_size=group_size or self.plan.group_size,
-            pad_token=self.policy.pad_token,
-        ).to(processes.device)
+        )
+        rows = with_scores(rows, scored).to(processes.device)
         if self._needs_statistics if statistics is None else statistics:
             logprobs, entropies = self.policy.statistics(rows)
             rows = replace(rows, old_logprobs=logprobs, old_entropies=entropies)
@@ -196,7 +201,22 @@ class Roller:
             samples.append(
                 Sample(row["prompt"], item.text, row.get("answer"), row, truncated=item.truncated)
             )
-        return self.scorer.score(samples)
+        scored = self.scorer.score(samples)
+        self._warn(scored)
+        return scored
+
+    def _warn(self, scored: Sequence[Scored]) -> None:
+        """Say, once for each outcome, that completions are not judged by what they say."""
+        for outcome in (Outcome.CRASHED, Outcome.TIMEOUT, Outcome.SKIPPED):
+            concerned = [item.verdict for item in scored if item.verdict.outcome is outcome]
+            if concerned and outcome not in self.warned and self.policy.processes.is_first:
+                self.warned.add(outcome)
+                logger.warning(
+                    "%d of %d completions are %s (%s); rewards.scores.%s says what that earns; it is counted as "
+                    "verdict/%s and said once",
+                    *(len(concerned), len(scored), outcome, concerned[0].reason or "no reason"),
+                    *(outcome, outcome),
+                )
 
     def _with_advantages(self, rows: RolloutBatch) -> RolloutBatch:
         counts = rows.is_scored
@@ -214,6 +234,10 @@ class Roller:
     ) -> list[dict[str, Any]]:
         """Return what the run folder keeps of this process's completions."""
         advantages = rows.advantages[:, 0].tolist()
+        entropies = None
+        if rows.old_entropies is not None:
+            totals = rows.old_entropies.masked_fill(~rows.completion_mask, 0.0).sum(-1)
+            entropies = (totals / rows.completion_mask.sum(-1).clamp(min=1)).tolist()
         records = []
         for item, judged in zip(completions, scored, strict=True):
             if item.place < 0:
@@ -232,6 +256,7 @@ class Roller:
                     "advantage": advantages[item.place],
                     "length": len(item.completion_ids),
                     "truncated": item.truncated,
+                    "entropy": None if entropies is None else entropies[item.place],
                     "rewards": judged.parts,
                 }
             )

@@ -1,0 +1,53 @@
+"""What a run says on the screen: short lines, from the first process, without the chatter of other libraries."""
+
+import logging
+import os
+import sys
+import warnings
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks for the run."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def say(text: str = "") -> None:
+    """Print a line, once for all processes."""
+    if is_first_process():
+        print(text, flush=True)  # noqa: T201
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun.
+
+    Example:
+        >>> plural(1, "rollout"), plural(2, "rollout")
+        ('1 rollout', '2 rollouts')
+    """
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def set_up() -> None:
+    """Show what this package logs; keep libraries to what a user can act on."""
+    logger = logging.getLogger("rlvr")
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(_Lines())
+        logger.addHandler(handler)
+        logger.propagate = False
+    logger.setLevel(logging.INFO if is_first_process() else logging.ERROR)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # TRL sets arguments that transformers renames in its next major version: nothing a user can change
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+
+
+class _Lines(logging.Formatter):
+    """`data: 17398 rows` -> `data      17398 rows`: as the lines that `say` prints."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        return (
+            f"warning   {message}" if record.levelno >= logging.WARNING else f"note      {message}"
+        )
