@@ -84,7 +84,7 @@ def trl_arguments(
     training, rollout, model = recipe.training, recipe.rollout, recipe.model
     on_gpu = training.device != "cpu" and torch.cuda.is_available()
     dtype = _dtype(model.dtype, on_gpu)
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(recipe.output / "tensorboard"))
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(recipe.output / "tensorboard")
     wants_reference = objective.kl_coef != 0 or "ref_logprobs" in objective.chain.needs
     arguments: dict[str, Any] = {
         "output_dir": str(recipe.output / CHECKPOINTS),

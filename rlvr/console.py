@@ -2,7 +2,6 @@
 
 import logging
 import os
-import sys
 import warnings
 
 
@@ -30,10 +29,8 @@ def plural(count: int, noun: str) -> str:
 def set_up() -> None:
     """Show what this package logs; keep libraries to what a user can act on."""
     logger = logging.getLogger("rlvr")
-    if not logger.handlers:
-        handler = logging.StreamHandler(sys.stdout)
-        handler.setFormatter(_Lines())
-        logger.addHandler(handler)
+    if not any(isinstance(handler, _Screen) for handler in logger.handlers):
+        logger.addHandler(_Screen())
         logger.propagate = False
     logger.setLevel(logging.INFO if is_first_process() else logging.ERROR)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -43,11 +40,9 @@ def set_up() -> None:
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
 
 
-class _Lines(logging.Formatter):
-    """`data: 17398 rows` -> `data      17398 rows`: as the lines that `say` prints."""
+class _Screen(logging.Handler):
+    """Prints what the package logs as lines among those of `say`."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        message = record.getMessage()
-        return (
-            f"warning   {message}" if record.levelno >= logging.WARNING else f"note      {message}"
-        )
+    def emit(self, record: logging.LogRecord) -> None:
+        kind = "warning" if record.levelno >= logging.WARNING else "note"
+        print(f"{kind:<10}{record.getMessage()}", flush=True)  # noqa: T201

@@ -445,11 +445,12 @@ class Trainer(GRPOTrainer):
         self._metrics["train"].clear()
         is_update = "loss" in logs
         if is_update:
-            logs.pop("epoch", None)
             logs.update(self._row)
+        metrics = dict(logs)
         super().log(logs, start_time)
         if is_update:
-            self._write(logs)
+            metrics.pop("epoch", None)  # of TRL's loop, for which the run is one
+            self._write(metrics)
 
     def _write(self, metrics: Mapping[str, Any]) -> None:
         if self.hooks.write and self.processes.is_first:

@@ -37,11 +37,11 @@ sizes = st.tuples(
 def test_every_completion_of_a_rollout_is_used_once_a_pass(size, processes, micro_batch):
     updates, part, group, passes = size
     given_recipe = recipe(updates * part, part, group, micro_batch, passes)
+    total = part * group
+    share = total // processes
     try:
         plan = plan_batches(given_recipe, processes)
     except RecipeError:
-        total = part * group
-        share = total // processes
         assert total % processes or (micro_batch < share and share % micro_batch)
         return
     trl = plan.trl_arguments()
@@ -53,7 +53,7 @@ def test_every_completion_of_a_rollout_is_used_once_a_pass(size, processes, micr
     assert trl["steps_per_generation"] == updates * trl["gradient_accumulation_steps"]
     assert plan.updates_per_rollout == updates * passes
     assert plan.completions_per_process * processes == updates * part * group
-    assert micro_batch is None or batch == min(micro_batch, total // processes)
+    assert micro_batch is None or batch == min(micro_batch, share)
     assert micro_batch or batch <= LARGEST_DEFAULT
 
 

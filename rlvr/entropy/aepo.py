@@ -118,7 +118,7 @@ def build(config: Config) -> EntropyControl:
         stats = {
             "reinforce_fraction": ratio(is_tempered.sum(), len(chosen)),
             "positives": ratio(torch.tensor(len(positives)), 1.0),
-            "temperature": ratio(torch.tensor(temperature(state)), 1.0),
+            "temperature": ratio(torch.tensor(temperature(state), dtype=torch.float64), 1.0),
         }
         return replace(chosen, advantages=advantages), stats
 
