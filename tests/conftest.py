@@ -1,9 +1,13 @@
 """The pure modules run with the shapes and types of their signatures and records checked."""
 
+import os
 from typing import Any, Self
 
 from beartype import BeartypeConf, FrozenDict, beartype
 from jaxtyping import install_import_hook
+
+# tensors here are tiny: more threads only wait for each other, twice as long as the work takes
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 check = beartype(
     conf=BeartypeConf(
