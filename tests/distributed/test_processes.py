@@ -1,0 +1,191 @@
+"""A run on two processes without a GPU: data parallel, DeepSpeed ZeRO-2 and ZeRO-3."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+import torch
+
+from tests.run import launch
+
+pytestmark = pytest.mark.slow
+
+ARGUMENTS = (
+    "training.updates=6",
+    "training.micro_batch_size=2",
+    "training.save_every=1",
+    "training.keep_checkpoints=10",
+    # a target between the entropies of this run: the state decides the temperature and the rows
+    "entropy=[{aepo: {rows: 4, prompt_fraction: 0.5, target: 0.5}}]",
+)
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+COMPARED = ("reward", "tokens", "entropy", "grad_norm", "loss")
+ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0")
+LAUNCHERS = {
+    "ddp": TORCHRUN,
+    "zero2": (*ACCELERATE, "--config_file", "recipes/accelerate/zero2_cpu.yaml"),
+    "zero3": (*ACCELERATE, "--config_file", "recipes/accelerate/zero3_cpu.yaml"),
+}
+
+
+def skip_without_deepspeed(launcher: str) -> None:
+    """Skip the test where DeepSpeed cannot run."""
+    if launcher != "ddp":
+        pytest.importorskip("deepspeed", reason="pip install 'rlvr[deepspeed]'")
+        if not (shutil.which("ninja") and shutil.which("g++")):
+            pytest.skip("DeepSpeed compiles an operator: ninja and g++ are needed")
+
+
+def execute(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        cwd=launch.ROOT,
+        env=launch.environment(DS_ACCELERATOR="cpu"),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=400,  # the first time DeepSpeed compiles for a minute or two
+    )
+
+
+def start(launcher: str, output: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    """Run the recipe on two processes."""
+    skip_without_deepspeed(launcher)
+    arguments = (*launch.SMALL, *ARGUMENTS, f"output={output}", *args)
+    done = execute(*LAUNCHERS[launcher], "-m", "rlvr.train", "demo", *arguments)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Return a function that returns the folder and the output of a run."""
+    folder = tmp_path_factory.mktemp("runs")
+    done: dict[str, subprocess.CompletedProcess[str]] = {}
+
+    def find(launcher: str) -> tuple[Path, str]:
+        if launcher not in done:
+            done[launcher] = start(launcher, folder / launcher)
+        return folder / launcher, done[launcher].stdout
+
+    return find
+
+
+def prompts(run: Path, update: int) -> list[str]:
+    table = pyarrow.parquet.read_table(run / f"completions/update_{update:05d}.parquet")
+    return table.column("prompt").to_pylist()
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_two_processes_make_one_run(finished, launcher):
+    run, out = finished(launcher)
+    assert out.count("32 completions, 16 on each of 2 processes") == 1  # one process speaks
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    updates = [json.loads(line)["update"] for line in lines if "grad_norm" in line]
+    assert updates == [1, 2, 3, 4, 5, 6]
+    rows = launch.rows(run)
+    for row in rows[1:]:
+        for name in ("reward", "entropy", "loss", "grad_norm", "tokens"):
+            assert launch.is_finite(row[name])
+    assert rows[0]["eval/countdown/prompts"] == rows[-1]["eval/countdown/prompts"] == 8
+    assert len(prompts(run, 1)) == len(prompts(run, 5)) == 32
+
+
+def test_the_prompts_are_those_of_one_process_in_the_same_order(finished, tmp_path):
+    run, _ = finished("ddp")
+    launch.train(tmp_path / "alone", *ARGUMENTS, "training.micro_batch_size=8")
+    for update in (1, 5):
+        assert prompts(run, update) == prompts(tmp_path / "alone", update)
+
+
+@pytest.mark.parametrize("launcher", ["zero2", "zero3"])
+def test_dividing_the_optimizer_or_the_weights_changes_no_number(finished, launcher):
+    rows, divided = (launch.rows(finished(name)[0]) for name in ("ddp", launcher))
+    for row, other in zip(rows[1:], divided[1:], strict=True):
+        for name in COMPARED:
+            assert other[name] == pytest.approx(row[name], rel=1e-4, abs=1e-6), name
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_the_saved_model_is_whole(finished, launcher):
+    from transformers import AutoModelForCausalLM
+
+    run, _ = finished(launcher)
+    base = dict(AutoModelForCausalLM.from_pretrained(launch.BASE).named_parameters())
+    final = dict(AutoModelForCausalLM.from_pretrained(run / "final").named_parameters())
+    assert {name: value.shape for name, value in final.items()} == {
+        name: value.shape for name, value in base.items()
+    }
+    assert all(not torch.equal(value, base[name]) for name, value in final.items())
+
+
+@pytest.mark.parametrize(
+    ("launcher", "checkpoint"),
+    [("ddp", 2), ("ddp", 4), ("zero2", 2), ("zero3", 2)],
+    ids=["ddp, in a rollout", "ddp, between rollouts", "zero2", "zero3"],
+)
+def test_two_processes_go_on_from_a_checkpoint(finished, tmp_path, launcher, checkpoint):
+    whole, _ = finished(launcher)
+    output = tmp_path / "run"
+    shutil.copytree(whole, output)
+    shutil.rmtree(output / "final")
+    for update in range(checkpoint + 1, 7):
+        shutil.rmtree(output / f"checkpoints/checkpoint-{update}")
+    done = start(launcher, output, "--resume")
+    assert f"from update {checkpoint}" in done.stdout
+    assert f"{6 - checkpoint} rows of metrics" in done.stdout
+    assert [launch.numbers(row) for row in launch.rows(output)] == [
+        launch.numbers(row) for row in launch.rows(whole)
+    ]
+
+
+def test_a_wrong_recipe_is_said_once_by_all_processes_together():
+    done = execute(*TORCHRUN, "-m", "rlvr.train", "demo", *launch.SMALL, "rollout.group_siz=4")
+    assert done.returncode != 0
+    assert done.stderr.count("Did you mean 'group_size'") == 1
+
+
+ZERO3 = {
+    "train_batch_size": "auto",
+    "train_micro_batch_size_per_gpu": "auto",
+    "gradient_accumulation_steps": "auto",
+    "gradient_clipping": 1.0,
+    "zero_allow_untested_optimizer": True,
+    "zero_optimization": {
+        "stage": 3,
+        "stage3_param_persistence_threshold": 0,  # else a model this small stays whole
+        "stage3_gather_16bit_weights_on_model_save": True,
+    },
+}
+PROFILE = """
+compute_environment: LOCAL_MACHINE
+distributed_type: DEEPSPEED
+deepspeed_config: {{deepspeed_config_file: {path}, zero3_init_flag: false}}
+num_machines: 1
+num_processes: 2
+use_cpu: true
+"""
+
+
+def test_weights_that_are_divided_between_updates_change_no_number(finished, tmp_path):
+    skip_without_deepspeed("zero3")
+    (tmp_path / "zero3.json").write_text(json.dumps(ZERO3))
+    (tmp_path / "zero3.yaml").write_text(PROFILE.format(path=tmp_path / "zero3.json"))
+    run = tmp_path / "run"
+    program = str(Path(__file__).with_name("live_parameters.py"))
+    arguments = (*launch.SMALL, *ARGUMENTS, f"output={run}")
+    done = execute(
+        *ACCELERATE, "--config_file", str(tmp_path / "zero3.yaml"), program, "demo", *arguments
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    live = [line for line in done.stdout.splitlines() if "live parameters" in line]
+    assert live == ["live parameters: 0"] * 12
+    for row, expected in zip(
+        launch.rows(run)[1:], launch.rows(finished("ddp")[0])[1:], strict=True
+    ):
+        for name in COMPARED:
+            assert row[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-6), name
