@@ -2,6 +2,7 @@
 
 import os
 from functools import partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from rlvr.trainer import Trainer
 
 CHECKPOINTS = "checkpoints"
+TRL = "1.16."
 
 
 def build_objective(recipe: Recipe) -> Objective:
@@ -49,6 +51,7 @@ def build_trainer(recipe: Recipe, plan: BatchPlan, inputs: Inputs, updates: int)
     Raises:
         ValueError: If there are no weights.
     """
+    _check_trl()
     from rlvr.trainer import Trainer
 
     objective = build_objective(recipe)
@@ -73,6 +76,15 @@ def build_trainer(recipe: Recipe, plan: BatchPlan, inputs: Inputs, updates: int)
             f"model.path: no model can be loaded from {recipe.model.path!r} ({reason}); give a folder with weights, "
             "or a hub id that can be reached"
         ) from None
+
+
+def _check_trl() -> None:
+    installed = version("trl")
+    if not installed.startswith(TRL):
+        raise ValueError(
+            f"trl {installed} is installed; rlvr/trainer.py overrides private methods of trl {TRL}x: pip install "
+            f"'trl=={TRL}*'"
+        )
 
 
 def trl_arguments(

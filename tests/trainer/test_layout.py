@@ -20,7 +20,9 @@ CHAINS = [[], *([name] for name in control_names()), ["steer", "dph"]]
 CUTS = [(8, 1), (4, 2), (1, 8)]
 
 
-def gradient(folder: Path, names: list[str], cut: tuple[int, int], update: int, **parts: Any) -> Any:
+def gradient(
+    folder: Path, names: list[str], cut: tuple[int, int], update: int, **parts: Any
+) -> Any:
     controls = chain(*(build_control(name, OPTIONS.get(name, {})) for name in names))
     objective = Objective(
         parts.get("surrogate", surrogate.clipped),
