@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from rlvr.batch import LossTerms, Marks, TokenBatch, initial_terms
+from rlvr.batch import LossTerms, Marks, Origin, TokenBatch, initial_terms
 from rlvr.divergence import k3
 from rlvr.entropy.control import Chain, State, Stats, kept_tokens, ratio, slice_marks
 
@@ -112,17 +112,18 @@ class Objective:
 
 
 def diagnostics(terms: LossTerms, batch: TokenBatch) -> Stats:
-    """Return sums over the policy's tokens that describe an update, whatever its controls are.
+    """Return sums over the tokens of the policy loss that describe an update, whatever its controls are.
 
+    `entropy` is over the rows sampled at the recipe's temperature; the others include tempered rows.
     With l = log π, A the advantage, r the ratio and S = π (l + H): `logprob`, `advantage`, `logprob_advantage` give
     Cov(l, A); `gain`, `discriminator`, `gain_discriminator` give Cov(A r, S), of which minus the step size is the
     first-order entropy change of a softmax policy.
     """
-    mask = batch.mask
-    tokens = mask.sum()
+    own = batch.mask & (batch.origin == Origin.POLICY).unsqueeze(-1)
 
-    def mean(values: Tensor) -> Tensor:
-        return ratio(torch.where(mask, values.detach(), 0.0).sum(dtype=torch.float64), tokens)
+    def mean(values: Tensor, mask: Tensor = batch.mask) -> Tensor:
+        total = torch.where(mask, values.detach(), 0.0).sum(dtype=torch.float64)
+        return ratio(total, mask.sum())
 
     logprobs, advantages = batch.logprobs.detach(), terms.advantages
     r = (logprobs - batch.old_logprobs).clamp(-20, 20).exp()
@@ -138,7 +139,7 @@ def diagnostics(terms: LossTerms, batch: TokenBatch) -> Stats:
         entropies = batch.entropies.detach()
         gain, discriminator = advantages * r, logprobs.exp() * (logprobs + entropies)
         stats |= {
-            "entropy": mean(entropies),
+            "entropy": mean(entropies, own),
             "gain": mean(gain),
             "discriminator": mean(discriminator),
             "gain_discriminator": mean(gain * discriminator),

@@ -40,7 +40,7 @@ _SECTIONS: dict[str, list[tuple[str, str, str]]] = {
         ("group/zero_advantage_fraction", "0..1", "Share of groups whose completions all got the same reward: they teach nothing."),
     ],
     "Entropy": [
-        ("entropy", "nats", "Entropy of the next-token distribution over the full vocabulary, at the rollout temperature; mean over the tokens of the update."),
+        ("entropy", "nats", "Entropy of the next-token distribution over the full vocabulary, at the rollout temperature; mean over the update's tokens that were sampled at it."),
         ("entropy/covariance", "nats", "Cov(log pi, A) over the tokens of the update, A the advantage; positive: likely tokens are reinforced and entropy falls."),
         ("entropy/predicted_change", "nats", "First-order change of entropy of a softmax policy whose logits move by the learning rate: -lr Cov(A r, pi (ln pi + H)). Its sign and its course say more than its size: networks share parameters and use Adam."),
         ("entropy/measured_change", "nats", "Entropy of this update's tokens minus that of the tokens of the update before."),
