@@ -34,7 +34,7 @@ TEMPLATE = (
 
 
 def make_model(folder: Path) -> Path:
-    """Save a Qwen3 with random weights and one token for each byte."""
+    """Save a Qwen3 with random weights and one token for each byte, and two for whole answers."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
@@ -50,6 +50,8 @@ def make_model(folder: Path) -> Path:
         pad_token="<|endoftext|>",
         additional_special_tokens=special,
     )
+    # so that random completions have answers to verify at times
+    tokenizer.add_tokens(["\\boxed{2}", "\\boxed{3}"])
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
@@ -84,6 +86,7 @@ def run(tmp_path_factory) -> Path:
         f"output={output}",
         f"model.path={make_model(folder / 'model')}",
         "model.dtype=float32",
+        "data.max_prompt_length=400",
         f"data.path={MATH / 'DAPO-Math-17k.parquet'}",
         "rollout.prompts_per_rollout=8",
         "rollout.prompts_per_update=4",
@@ -101,7 +104,7 @@ def run(tmp_path_factory) -> Path:
         *(f"evaluation.sets.{name}.limit=4" for name in FILES),
     )
     assert result.code == 0, result.err
-    print(f"three updates, four evaluations and loading: {time.monotonic() - started:.0f} s")  # noqa: T201
+    print(f"three updates, three evaluations and loading: {time.monotonic() - started:.0f} s")  # noqa: T201
     return output
 
 
@@ -115,8 +118,9 @@ def test_every_completion_is_judged_and_none_is_lost(run, rows):
         judged = sum(row[f"verdict/{outcome}"] for outcome in ("correct", "wrong", "unparsable"))
         assert judged == pytest.approx(1)
         assert row["verdict/timeout"] == row["verdict/crashed"] == row["verdict/skipped"] == 0
-        assert row["verdict/unparsable"] > 0.5  # random bytes
-        assert launch.is_finite(row["reward"])
+        assert row["verdict/unparsable"] > 0.3  # random bytes
+        assert row["verdict/wrong"] > 0  # a wrong answer among them
+        assert row["reward"] == row["verdict/correct"]
     for update in (1, 3):
         path = run / f"completions/update_{update:05d}.parquet"
         written = pyarrow.parquet.read_table(path).to_pylist()
