@@ -64,7 +64,9 @@ def prompt_lengths(
     for chat in (True, False):
         places = [index for index, is_it in enumerate(is_chat) if is_it == chat]
         if places:
-            encoded = tokenizer([texts[index] for index in places], add_special_tokens=not chat, verbose=False)
+            encoded = tokenizer(
+                [texts[index] for index in places], add_special_tokens=not chat, verbose=False
+            )
             for index, ids in zip(places, encoded["input_ids"], strict=True):
                 lengths[index] = len(ids)
     return lengths
