@@ -1,7 +1,8 @@
 """One recipe from several sources: `extends`, overlays and `key=value`, with the origin of every value.
 
 Later wins: parents, the recipe, overlays from left to right, the command line. Maps merge, lists replace; a
-named choice (`surrogate: {sapo: {...}}`) merges only with the same name. `name`, `output`, `source` and
+named choice (`surrogate: {sapo: {...}}`) merges only with the same name; updates and epochs, a data set and a
+task replace each other. `name`, `output`, `source` and
 `expect` describe one file and are not inherited.
 """
 
@@ -20,6 +21,13 @@ from rlvr.suggest import closest
 SHIPPED = Path(__file__).parent / "recipes"
 OWN = ("name", "output", "source", "expect")
 CHOICES = {("algorithm", "surrogate"), ("algorithm", "aggregate"), ("algorithm", "advantage")}
+ALTERNATIVES = {
+    ("training", "updates"): ("training", "epochs"),
+    ("training", "epochs"): ("training", "updates"),
+    ("data", "path"): ("data", "task"),
+    ("data", "task"): ("data", "path"),
+}
+"""Of two that exclude each other, the one from the later source stands."""
 NAMED_LISTS = {("entropy",), ("rewards", "verifiers"), ("evaluation", "sets")}
 _OVERRIDE = re.compile(r"^[A-Za-z_][^\s=]*=")
 
@@ -93,6 +101,10 @@ class Composition:
         self.forget(path)
         target[key] = value
         self._note_all(value, path, where, layer)
+        other = ALTERNATIVES.get(path)
+        if other and value is not None and self.layers.get(other, layer) < layer:
+            self.forget(other)
+            del target[other[-1]]
 
     def _note(self, path: Keys, text: str, layer: int) -> None:
         self.written[path], self.layers[path] = text, layer

@@ -114,9 +114,15 @@ def test_a_wrong_value_is_refused_with_its_key_and_the_fix(base, override, said)
         ),
         (["evaluation.k=[1, 16]"], ["evaluation.k has 16", "samples 8", "set samples to 16"]),
         (["training.updates=null"], ["neither updates nor epochs"]),
-        (["training.epochs=1"], ["training.updates is 3", "epochs is 1", "keep one"]),
+        (
+            ["training.updates=3", "training.epochs=1"],
+            ["training.updates is 3", "epochs is 1", "keep one"],
+        ),
         (["data.task=null"], ["data has neither path nor task"]),
-        (["data.path=x.jsonl"], ["data.path is 'x.jsonl'", "data.task", "keep one"]),
+        (
+            ["data.task=countdown", "data.path=x.jsonl"],
+            ["data.path is 'x.jsonl'", "data.task", "keep one"],
+        ),
         (["data.split=validation"], ["data.split", "train and test"]),
         (
             ["data.task=null", "data.path=x", r"data.template='{p} \boxed{}'"],
@@ -553,3 +559,19 @@ def test_the_fields_read_from_trls_source_are_those_of_its_class():
 )
 def test_an_override_is_told_from_a_file(argument, expected):
     assert is_override(argument) is expected
+
+
+def test_updates_and_epochs_of_a_later_source_replace_each_other(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: dapo_math\ntraining: {updates: 7}\n")  # dapo_math has epochs
+    recipe, origins = load_recipe(file)
+    assert (recipe.training.updates, recipe.training.epochs) == (7, None)
+    assert origins.of(("training", "epochs")) == "default"
+    recipe, _ = load_recipe(file, overrides=["training.epochs=2"])
+    assert (recipe.training.updates, recipe.training.epochs) == (None, 2)
+
+
+def test_a_task_takes_the_place_of_an_inherited_data_set():
+    overrides = ["data.task=countdown", "rewards.verifiers=[countdown]"]
+    recipe, _ = load_recipe("dapo_math", overrides=overrides)
+    assert (recipe.data.path, recipe.data.task) == (None, "countdown")
