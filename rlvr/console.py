@@ -37,7 +37,13 @@ def set_up() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # TRL sets arguments that transformers renames in its next major version: nothing a user can change
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    # deepspeed sets its logger's level when it is imported; a filter stays
+    logging.getLogger("DeepSpeed").addFilter(_is_worth_saying)
+
+
+def _is_worth_saying(record: logging.LogRecord) -> bool:
+    """Return whether a line of deepspeed tells something: that it sees no GPU comes up on every CPU."""
+    return "Setting accelerator to CPU" not in record.getMessage()
 
 
 class _Screen(logging.Handler):

@@ -6,11 +6,12 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlvr.check.plan import BatchPlan, plan_batches
 from rlvr.compose import Origins
@@ -19,6 +20,7 @@ from rlvr.recipe import Recipe, write_resolved
 
 if TYPE_CHECKING:
     from rlvr.inputs import HeldOut, Inputs
+    from rlvr.monitor.progress import Progress
     from rlvr.monitor.store import RunWriter
     from rlvr.trainer import Trainer
 
@@ -115,15 +117,17 @@ def _train(
     checkpoint: Path | None,
 ) -> None:
     from rlvr.assemble import build_trainer
+    from rlvr.monitor.progress import Progress
     from rlvr.trainer import Hooks
 
     evaluation = recipe.evaluation
     start = 0 if checkpoint is None else _update_of(checkpoint)
-    measure = _evaluator(recipe, inputs.sets) if inputs.sets else None
     trainer = build_trainer(recipe, plan, inputs, updates)
     writer = _writer(recipe, start, resume=checkpoint is not None)
+    progress = Progress(updates, done=start) if writer and recipe.monitor.progress else None
+    measure = _evaluator(recipe, inputs.sets, progress) if inputs.sets else None
     trainer.hooks = Hooks(
-        write=writer.log if writer else None,
+        write=partial(_record, writer, progress) if writer else None,
         # asked for on every process, called on the first
         write_completions=writer.completions if writer else (lambda *_: None),
         completions_every=recipe.monitor.completions_every,
@@ -139,7 +143,8 @@ def _train(
     elif writer:
         write_resolved(recipe, origins, recipe.output / "resolved.yaml")
         _write_provenance(recipe.output)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with progress or nullcontext():
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if writer:
         writer.close()
     if recipe.export.to and writer:
@@ -161,7 +166,16 @@ def _writer(recipe: Recipe, start: int, *, resume: bool) -> "RunWriter | None":
     return writer
 
 
-def _evaluator(recipe: Recipe, sets: "list[HeldOut]") -> "Callable[[Trainer], dict[str, float]]":
+def _record(writer: "RunWriter", progress: "Progress | None", row: dict[str, Any]) -> None:
+    """Take the metrics of one update: to the run folder, then to the screen."""
+    writer.log(row)
+    if progress:
+        progress.update(row)
+
+
+def _evaluator(
+    recipe: Recipe, sets: "list[HeldOut]", progress: "Progress | None"
+) -> "Callable[[Trainer], dict[str, float]]":
     from accelerate.utils import gather_object
 
     from rlvr.evaluate.suite import Generation, Prompt, evaluate_set
@@ -201,7 +215,7 @@ def _evaluator(recipe: Recipe, sets: "list[HeldOut]") -> "Callable[[Trainer], di
                 world=trainer.accelerator.num_processes,
                 gather=gather_object,
                 left_out=held_out.left_out,
-                progress=recipe.monitor.progress,
+                steps=progress.steps if progress else None,
             )
             metrics |= values
         return metrics

@@ -9,7 +9,7 @@ prompts: under ZeRO-3 a process that calls it once less would hang the others.
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -38,6 +38,8 @@ class Generation:
 
 Generate = Callable[[list[Prompt], int], list[list[Generation]]]
 """(prompts, n) -> n completions for each prompt, in order."""
+Steps = Callable[[Sequence[int], str], Iterable[int]]
+"""(steps, name of the set) -> the steps, shown while they pass."""
 
 
 class ScorerLike(Protocol):
@@ -104,7 +106,7 @@ def evaluate_set(
     world: int = 1,
     gather: Callable[[list[Record]], list[Record]] = lambda records: records,
     left_out: int = 0,
-    progress: bool = False,
+    steps: Steps | None = None,
 ) -> tuple[dict[str, float], list[Record]]:
     """Sample completions for every row, judge them and return (metrics, records).
 
@@ -120,7 +122,7 @@ def evaluate_set(
         world: Number of processes.
         gather: Returns the records of all processes in one list, on every process.
         left_out: Rows that were left out before; added to the metric `left_out`.
-        progress: Show a progress bar (on rank 0).
+        steps: Passes on the numbers of the calls and shows how far they are; None: silent.
 
     Returns:
         The metrics, and one record per sample ordered by row and sample; the same everywhere.
@@ -137,11 +139,11 @@ def evaluate_set(
     padded = rank + (len(share) - 1) * world >= len(rows)
     records: list[Record] = []
     prompts_per_call = max(1, batch_size // samples)
-    steps = range(0, len(share), prompts_per_call)
-    for start in _bar(steps, f"evaluating {name}", show=progress and rank == 0):
+    starts = range(0, len(share), prompts_per_call)
+    for start in steps(starts, name) if steps else starts:
         chosen = share[start : start + prompts_per_call]
         generations = _sample([rows[i]["prompt"] for i in chosen], generate, samples, batch_size)
-        if padded and start == steps[-1]:
+        if padded and start == starts[-1]:
             chosen, generations = chosen[:-1], generations[:-1]
         records += _judge(name, rows, chosen, generations, scorer)
     everything = sorted(gather(records), key=lambda r: (r["row"], r["sample"]))
@@ -246,17 +248,3 @@ def _judge(
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
-
-
-def _bar(steps: range, title: str, *, show: bool) -> Iterator[int]:
-    """Iterate with a progress bar; a terminal only, so that log files stay short."""
-    if not show:
-        yield from steps
-        return
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    yield from track(
-        steps, description=title, console=console, transient=True, disable=not console.is_terminal
-    )
