@@ -144,6 +144,16 @@ def test_a_checkpoint_of_other_controls_is_refused(finished, tmp_path):
     assert (output / "metrics.jsonl").read_text() == before
 
 
+@pytest.mark.parametrize(
+    "change", ["training.seed=7", "data.size=32", "training.learning_rate=1e-5"]
+)
+def test_a_recipe_that_differs_from_that_of_the_run_is_said(finished, tmp_path, change):
+    output = stopped(finished("plain"), tmp_path / "run", checkpoint=4, row=4)
+    args = (*launch.SMALL, *ARGUMENTS, f"output={output}", change, "--resume")
+    result = launch.command("train", "demo", *args)
+    assert change.partition("=")[0] in result.out + result.err
+
+
 def test_a_finished_run_is_not_trained_again(finished, tmp_path):
     output = Path(shutil.copytree(finished("plain"), tmp_path / "run"))
     before = (output / "metrics.jsonl").read_text()
