@@ -38,9 +38,10 @@ def push(folder: Path, repository: str, *, private: bool, message: str) -> str:
     Raises:
         ValueError: If the repository cannot be used or reached; the folder is as it was.
     """
-    import httpx
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+
+    # HTTPError: of the HTTP library that the installed version uses
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
     api = HfApi(endpoint=endpoint(), library_name="rlvr")
     try:
@@ -67,7 +68,7 @@ def push(folder: Path, repository: str, *, private: bool, message: str) -> str:
         )
         reason = f"{_first_line(error)}.{hint}"
     # RuntimeError: an upload of one file failed; ValueError: an answer that is none of the hub's
-    except (httpx.HTTPError, OSError, RuntimeError, ValueError) as error:
+    except (HTTPError, OSError, RuntimeError, ValueError) as error:
         reason = f"{_first_line(error) or type(error).__name__}"
     else:
         return f"{api.endpoint}/{repository}"

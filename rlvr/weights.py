@@ -186,6 +186,7 @@ def _open_model(
         local_files_only=offline,
         trust_remote_code=trust_remote_code,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # reported, and refused below
     )
     model, report = loaded
     # transformers fills these with random numbers
