@@ -21,7 +21,7 @@ from rlvr.suggest import closest
 SHIPPED = Path(__file__).parent / "recipes"
 OWN = ("name", "output", "source", "expect")
 CHOICES = {("algorithm", "surrogate"), ("algorithm", "aggregate"), ("algorithm", "advantage")}
-ALTERNATIVES = {
+ALTERNATIVES: dict[Keys, Keys] = {
     ("training", "updates"): ("training", "epochs"),
     ("training", "epochs"): ("training", "updates"),
     ("data", "path"): ("data", "task"),

@@ -158,11 +158,11 @@ def _read_hub(
     path: str, *, split: str, revision: str | None, subset: str | None
 ) -> list[dict[str, Any]]:
     import datasets
-    import httpx
+    from huggingface_hub.errors import HTTPError  # of whichever client the hub's library uses
 
     try:
         loaded = datasets.load_dataset(path, name=subset, split=split, revision=revision)
-    except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
+    except (OSError, ValueError, RuntimeError, HTTPError) as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise ValueError(
             f"{path}: could not be loaded from the hub (split {split!r}, subset {subset!r}, "

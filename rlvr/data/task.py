@@ -24,8 +24,8 @@ def task_names() -> list[str]:
     """Return the names of the built-in tasks.
 
     Example:
-        >>> task_names()
-        ['countdown', 'subset_sum']
+        >>> "countdown" in task_names()
+        True
     """
     folder = Path(__file__).parent / "tasks"
     return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
