@@ -185,16 +185,21 @@ def _check_data(recipe: "Recipe", plan: "BatchPlan") -> None:
 
 @app.command()
 def monitor(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run folders, or folders of runs.", show_default=False)
+    ],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder of the figures; default: the first run's."),
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Draw again when a run has written more; Ctrl-C ends.")
+    ] = False,
 ) -> None:
     """Draw the curves of one or several runs: curves.png and a self-contained curves.html."""
     from rlvr.monitor.command import monitor as draw
 
-    draw(runs, output)
+    draw(runs, output, watch=watch)
 
 
 @app.command("eval")
@@ -223,11 +228,15 @@ def export(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be published, and stop.")
     ] = False,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option("--checkpoint", help="Its update; default: the final weights."),
+    ] = None,
 ) -> None:
     """Publish the weights of a run with a model card."""
     from rlvr.export import export as publish
 
-    publish(run, to, private=private, dry_run=dry_run)
+    publish(run, to, private=private, dry_run=dry_run, checkpoint=checkpoint)
 
 
 @app.command()

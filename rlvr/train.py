@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlvr.check.plan import BatchPlan, plan_batches
+from rlvr.check.resume import changes
 from rlvr.compose import Origins
 from rlvr.console import is_first_process, plural, say
 from rlvr.recipe import Recipe, write_resolved
@@ -40,14 +41,13 @@ def run(recipe: Recipe, origins: Origins, *, resume: bool = False) -> None:
         ValueError: For whatever a user can mend, before a model is loaded where it can be known.
     """
     plan = plan_batches(recipe, int(os.environ.get("WORLD_SIZE", "1")))
-    checkpoint = _last_checkpoint(recipe.output) if resume else None
+    checkpoint = _resumed(recipe) if resume else None
     if not resume:
         _refuse_other_run(recipe.output)
-    if resume and checkpoint is None and (recipe.output / FINAL).exists():
-        raise ValueError(
-            f"{recipe.output} is finished ({FINAL}/ is there) and has no checkpoint to go on from; to train its model "
-            f"further, start a new run with model.path={recipe.output / FINAL}"
-        )
+    if recipe.export.to:
+        from rlvr.export import check_destination
+
+        check_destination(recipe.output, recipe.name, recipe.export.to)
     from rlvr.inputs import load_inputs
 
     inputs = load_inputs(recipe)
@@ -80,6 +80,20 @@ def _refuse_other_run(folder: Path) -> None:
             f"{folder} holds another run; nothing was changed. Continue it with --resume, or set output= to a new "
             "folder."
         )
+
+
+def _resumed(recipe: Recipe) -> Path | None:
+    """Return the checkpoint to go on from; None starts the run again."""
+    folder = recipe.output
+    checkpoint = _last_checkpoint(folder)
+    if checkpoint is None and (folder / FINAL).exists():
+        raise ValueError(
+            f"{folder} is finished ({FINAL}/ is there) and has no checkpoint to go on from; to train its model "
+            f"further, start a new run with model.path={folder / FINAL}"
+        )
+    for line in changes(recipe, folder / "resolved.yaml"):
+        say(f"resume    {line}")
+    return checkpoint
 
 
 def _last_checkpoint(folder: Path) -> Path | None:
@@ -140,7 +154,7 @@ def _train(
     if checkpoint is not None:
         trainer.restore(checkpoint)
         say(f"resume    from update {start} ({checkpoint})")
-    elif writer:
+    if writer:
         write_resolved(recipe, origins, recipe.output / "resolved.yaml")
         _write_provenance(recipe.output)
     with progress or nullcontext():
@@ -244,7 +258,10 @@ def _write_provenance(folder: Path) -> None:
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "versions": versions,
     }
-    (folder / "run.json").write_text(json.dumps(content, indent=1) + "\n")
+    path = folder / "run.json"
+    if path.exists():  # of the run that goes on
+        return
+    path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

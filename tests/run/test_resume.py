@@ -140,7 +140,7 @@ def test_a_checkpoint_of_other_controls_is_refused(finished, tmp_path):
     args = (*launch.SMALL, *ARGUMENTS, f"output={output}", *CONTROLS["aepo"], "--resume")
     result = launch.command("train", "demo", *args)
     assert result.code == 2
-    assert "was made with the entropy controls [], the recipe has ['aepo']" in result.err
+    assert "entropy: [] -> [{'aepo'" in result.err
     assert (output / "metrics.jsonl").read_text() == before
 
 
