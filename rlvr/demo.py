@@ -45,7 +45,9 @@ def main(output: Path) -> None:
 
     # a policy this small does not gain from threads, and on a busy machine they wait for each other
     torch.set_num_threads(1)
-    folder = _free(output)
+    from rlvr.monitor.store import free_folder
+
+    folder = free_folder(output)
     say(
         "A tiny policy learns countdown, `3,5,7=16:` -> `3*7-5`, by verifiable rewards: twice with the same data,"
     )
@@ -125,12 +127,3 @@ def _print_table(rows: Sequence[Line]) -> None:
         )
     say()
     Console().print(table)
-
-
-def _free(folder: Path) -> Path:
-    """Return the folder, or the first of folder-2, folder-3 ... that is not there."""
-    number, free = 1, folder
-    while free.exists():
-        number += 1
-        free = folder.with_name(f"{folder.name}-{number}")
-    return free

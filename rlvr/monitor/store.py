@@ -117,7 +117,7 @@ class RunWriter:
         files = [p for n, p in _completion_files(self.folder) if n > update]
         torn = path.exists() and not _ends_with_newline(path)
         if later or files:
-            aside = _free_folder(aside / f"after_update_{update:05d}")
+            aside = free_folder(aside / f"after_update_{update:05d}")
             aside.mkdir(parents=True)
             if later:
                 (aside / METRICS_FILE).write_text("".join(x + "\n" for x in later), "utf-8")
@@ -253,7 +253,7 @@ def _ends_with_newline(path: Path) -> bool:
     return not data or data.endswith(b"\n")
 
 
-def _free_folder(path: Path) -> Path:
+def free_folder(path: Path) -> Path:
     """Return `path`, or the first of `path_2`, `path_3` ... that does not exist."""
     count, free = 1, path
     while free.exists():
