@@ -101,6 +101,7 @@ def trl_arguments(
     arguments: dict[str, Any] = {
         "output_dir": str(recipe.output / CHECKPOINTS),
         "run_name": recipe.name,
+        "project": "rlvr",  # on trackers; training.project sets another
         "max_steps": updates,
         "learning_rate": training.learning_rate,
         "seed": training.seed,
