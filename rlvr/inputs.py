@@ -57,13 +57,25 @@ def load_inputs(recipe: Recipe) -> Inputs:
     scorer.start()
     tokenizer = load_tokenizer(recipe)
     limit = prompt_limit(recipe)
-    notes: list[str] = []
     rows = _rows(recipe, tokenizer, limit, scorer.columns)
-    sets = [
-        _held_out(recipe, index, tokenizer, limit, scorer, notes)
-        for index in range(len(recipe.evaluation.sets))
-    ]
+    sets, notes = load_held_out(recipe, tokenizer, limit, scorer)
     return Inputs(tokenizer, rows, scorer, sets, notes)
+
+
+def load_held_out(
+    recipe: Recipe, tokenizer: "PreTrainedTokenizerBase", limit: int | None, scorer: "Scorer"
+) -> tuple[list[HeldOut], list[str]]:
+    """Return the held-out sets of a recipe, and what a user should know of them.
+
+    Args:
+        recipe: Has passed its checks.
+        tokenizer: The model's.
+        limit: Tokens of a prompt at most; None: any.
+        scorer: For sets without verifiers of their own.
+    """
+    notes: list[str] = []
+    places = range(len(recipe.evaluation.sets))
+    return [_held_out(recipe, i, tokenizer, limit, scorer, notes) for i in places], notes
 
 
 def make_scorer(recipe: Recipe, verifiers: Sequence[NamedItem]) -> "Scorer":
