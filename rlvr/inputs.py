@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rlvr.reach import cache_if_unreachable
 from rlvr.recipe import EvaluationSet, NamedItem, Recipe
 
 if TYPE_CHECKING:
@@ -102,12 +103,13 @@ def load_tokenizer(recipe: Recipe) -> "PreTrainedTokenizerBase":
 
     model = recipe.model
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            model.path,
-            revision=model.revision,
-            trust_remote_code=model.trust_remote_code,
-            padding_side="left",
-        )
+        with cache_if_unreachable(model.path):
+            tokenizer = AutoTokenizer.from_pretrained(
+                model.path,
+                revision=model.revision,
+                trust_remote_code=model.trust_remote_code,
+                padding_side="left",
+            )
     except OSError as error:
         raise ValueError(
             f"model.path: no tokenizer at {model.path!r} ({_first_line(error)}); give a folder with a model, or a hub "
@@ -128,9 +130,10 @@ def prompt_limit(recipe: Recipe) -> int | None:
 
     model, completion = recipe.model, recipe.rollout.max_completion_length
     try:
-        config = AutoConfig.from_pretrained(
-            model.path, revision=model.revision, trust_remote_code=model.trust_remote_code
-        )
+        with cache_if_unreachable(model.path):
+            config = AutoConfig.from_pretrained(
+                model.path, revision=model.revision, trust_remote_code=model.trust_remote_code
+            )
     except OSError as error:
         raise ValueError(f"model.path: no model at {model.path!r} ({_first_line(error)})") from None
     context = getattr(config.get_text_config(), "max_position_embeddings", None)

@@ -160,8 +160,11 @@ def _read_hub(
     import datasets
     from huggingface_hub.errors import HTTPError  # of whichever client the hub's library uses
 
+    from rlvr.reach import cache_if_unreachable
+
     try:
-        loaded = datasets.load_dataset(path, name=subset, split=split, revision=revision)
+        with cache_if_unreachable(path):
+            loaded = datasets.load_dataset(path, name=subset, split=split, revision=revision)
     except (OSError, ValueError, RuntimeError, HTTPError) as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise ValueError(
