@@ -123,11 +123,17 @@ def smooth(y: FloatArray) -> FloatArray:
 
 
 def run_names(runs: Sequence[Run]) -> list[str]:
-    """Return a name per run; runs of the same name are told apart by their folders."""
+    """Return a different name for each run: its own, with its folder where another has the same."""
     names = [run.name for run in runs]
+    folders = [run.folder.resolve().name for run in runs]
+    short = [f"{name} ({folder})" for name, folder in zip(names, folders, strict=True)]
     return [
-        f"{name} ({run.folder})" if names.count(name) > 1 else name
-        for name, run in zip(names, runs, strict=True)
+        name
+        if names.count(name) == 1
+        else brief
+        if short.count(brief) == 1
+        else f"{name} ({run.folder})"
+        for name, brief, run in zip(names, short, runs, strict=True)
     ]
 
 
