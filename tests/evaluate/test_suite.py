@@ -52,7 +52,7 @@ def test_the_number_of_processes_never_matters(world):
 
     for rank in range(world):
         measure(world, rank, own_then_all)
-    together, gathered = measure(world, 0, lambda own: [r for share in shares for r in share])
+    together, gathered = measure(world, 0, lambda _: [r for share in shares for r in share])
     assert together == alone
     assert gathered == records
 
