@@ -68,6 +68,7 @@ def build_trainer(recipe: Recipe, plan: BatchPlan, inputs: Inputs, updates: int)
             arguments=trl_arguments(recipe, plan, objective, updates),
             folder=recipe.output,
             mask_truncated=recipe.algorithm.mask_truncated,
+            generate_together=recipe.rollout.batch_size,
             peft_config=_lora(recipe),
         )
     except OSError as error:

@@ -206,6 +206,8 @@ class Rollout(Section):
 
     engine: Literal["transformers", "vllm"] = "transformers"
     """What generates."""
+    batch_size: int = Field(default=128, ge=1)
+    """Completions that transformers generates together on one process; vllm batches by itself."""
     prompts_per_rollout: int = Field(default=512, ge=1)
     """P: prompts sampled with one policy."""
     prompts_per_update: int = Field(default=32, ge=1)
@@ -264,7 +266,7 @@ class Training(Section):
     """Passes over the data; or give `updates`."""
     micro_batch_size: int | None = Field(default=None, ge=1)
     """Completions in one forward and backward pass of one process, at most all it has of an update; null: the largest
-    number up to 16 that divides them."""
+    number up to 16 that divides them. Rows that a control adds come on top."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """auto: cuda where there is one."""
     learning_rate: float = Field(default=1e-6, gt=0)

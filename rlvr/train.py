@@ -207,6 +207,7 @@ def _evaluator(
                 temperature=evaluation.temperature,
                 top_p=evaluation.top_p,
                 max_tokens=evaluation.max_completion_length,
+                together=evaluation.batch_size,
             )
             entropies = trainer.mean_entropies(completions)
             drawn = [

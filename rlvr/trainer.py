@@ -74,6 +74,7 @@ class Trainer(GRPOTrainer):
         arguments: TRL's; batch sizes must be those of the plan.
         folder: The run folder.
         mask_truncated: Whether completions cut at the length limit are kept out of the loss.
+        generate_together: Completions that transformers generates together on one process; None: all.
         options: Further arguments of `GRPOTrainer`, such as `peft_config`.
     """
 
@@ -94,11 +95,13 @@ class Trainer(GRPOTrainer):
         arguments: GRPOConfig,
         folder: Path,
         mask_truncated: bool = False,
+        generate_together: int | None = None,
         **options: Any,
     ) -> None:
         self._objective = objective
         self._plan = plan
         self.hooks = Hooks()
+        self._generate_together = generate_together
         self.control_state = objective.chain.init()
         self._rollout: RolloutBatch | None = None
         self._rollout_stats: dict[str, float] = {}
@@ -152,6 +155,7 @@ class Trainer(GRPOTrainer):
         temperature: float | None = None,
         top_p: float | None = None,
         max_tokens: int | None = None,
+        together: int | None = None,
     ) -> list[Completion]:
         """Return one completion for each of this process's prompts.
 
@@ -163,9 +167,10 @@ class Trainer(GRPOTrainer):
             temperature: None: the recipe's; 0: greedy.
             top_p: None: the recipe's.
             max_tokens: None: the recipe's.
+            together: Completions that transformers generates together; None: the recipe's.
         """
         limit = max_tokens or int(self.max_completion_length or 0)
-        prompt_ids, images, extra = self._tokenize_prompts(prompts)
+        prompt_ids, _, _ = self._tokenize_prompts(prompts)
         wanted: dict[str, Any] = {
             "temperature": self.temperature if temperature is None else temperature,
             "top_p": self.top_p if top_p is None else top_p,
@@ -174,7 +179,7 @@ class Trainer(GRPOTrainer):
         was_training = self.model.training
         self.model.eval()
         with self._sampling(wanted, seed):
-            completion_ids, logprobs = self._generate_single_turn(prompt_ids, images, extra, 1)
+            completion_ids, logprobs = self._draw(prompt_ids, together)
         self.model.train(was_training)
         texts = self._tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
         return [
@@ -183,10 +188,26 @@ class Trainer(GRPOTrainer):
                 completion_ids=ids,
                 text=texts[i],
                 truncated=len(ids) >= limit and ids[-1] not in self.eos_token_ids,
-                sampling_logprobs=logprobs[i] if logprobs is not None else None,
+                sampling_logprobs=logprobs[i] if logprobs else None,
             )
             for i, ids in enumerate(completion_ids)
         ]
+
+    def _draw(
+        self, prompt_ids: list[list[int]], together: int | None
+    ) -> tuple[list[list[int]], list[list[float]]]:
+        """Return completions of this process's prompts and the sampler's log-probs, empty if it has none."""
+        size = len(prompt_ids)
+        if not self.use_vllm:  # which batches by itself
+            size = together or self._generate_together or size
+        completion_ids: list[list[int]] = []
+        logprobs: list[list[float]] = []
+        for start in range(0, len(prompt_ids), size):
+            part = prompt_ids[start : start + size]
+            ids, reported = self._generate_single_turn(part, None, {}, 1)
+            completion_ids += ids
+            logprobs += reported or []
+        return completion_ids, logprobs
 
     @contextmanager
     def _sampling(self, wanted: dict[str, Any], seed: int) -> Iterator[None]:

@@ -287,6 +287,9 @@ def _moot_algorithm(recipe: Recipe) -> Iterator[tuple[Path, Path, str]]:
     if recipe.rollout.engine != "vllm" and recipe.rollout.correction_max != 2.0:
         text = f"is {show(recipe.rollout.correction_max)}, but only rollout.engine vllm is corrected; remove it."
         yield ("rollout", "correction_max"), ("rollout", "engine"), text
+    if recipe.rollout.engine == "vllm" and recipe.rollout.batch_size != 128:
+        text = f"is {recipe.rollout.batch_size}, but vllm batches by itself; remove it."
+        yield ("rollout", "batch_size"), ("rollout", "engine"), text
     if algorithm.kl_coef == 0 and not algorithm.kl_correction:
         text = "is false, but kl_coef is 0: there is no KL to correct; set kl_coef."
         yield ("algorithm", "kl_correction"), ("algorithm", "kl_coef"), text

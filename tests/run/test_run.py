@@ -338,3 +338,18 @@ def test_a_lora_run_saves_an_adapter_that_can_be_exported_whole(tmp_path):
     changed = [n for n, w in merged.named_parameters() if not torch.equal(w, base[n])]
     assert any("q_proj" in name for name in changed)
     assert "README.md" in {path.name for path in exported.iterdir()}
+
+
+def test_a_rollout_is_generated_in_batches_of_the_size_asked_for(tmp_path, monkeypatch):
+    from rlvr.trainer import Trainer
+
+    sizes = []
+    generate = Trainer._generate_single_turn
+
+    def counted(self, prompt_ids, *args):
+        sizes.append(len(prompt_ids))
+        return generate(self, prompt_ids, *args)
+
+    monkeypatch.setattr(Trainer, "_generate_single_turn", counted)
+    launch.train(tmp_path / "run", *launch.UNEVALUATED, "rollout.batch_size=12")
+    assert sizes == [12, 12, 8]  # 8 prompts x 4
