@@ -125,14 +125,14 @@ def test_a_recipe_error_says_what_is_wrong_and_what_is_allowed(verifiers, option
 
 @pytest.mark.parametrize("name", registry.names())
 def test_every_verifier_file_keeps_the_contract(name):
-    module = registry.load(name)
+    try:
+        module = registry.load(name)
+    except ValueError as error:
+        pytest.skip(str(error))  # needs a package that is an extra
     assert isinstance(module.COLUMNS, tuple)
     assert isinstance(module.BOUNDED, bool)
     assert module.__doc__
-    try:
-        verify = registry.build(name, {})
-    except ValueError as error:
-        pytest.skip(str(error))  # a package that is an extra
+    verify = registry.build(name, {})
     for sample in (Sample("p", ""), Sample([], "x" * 5000, 3, {"numbers": "?", "entry": 1})):
         assert isinstance(verify(sample), Verdict)
 
