@@ -45,30 +45,6 @@ def main(args: list[str] | None = None) -> None:
         app(args=args, prog_name="rlvr")
 
 
-def parse_recipe_arguments(args: list[str]) -> "tuple[Recipe, Origins]":
-    """Return the recipe that `RECIPE [OVERLAY.yaml ...] [KEY=VALUE ...]` names, with its origins.
-
-    Raises:
-        RecipeError: If there is no recipe, or the recipe is wrong.
-    """
-    from rlvr.compose import is_override, shipped_recipes
-    from rlvr.recipe import RecipeError, load_recipe
-
-    files = [item for item in args if not is_override(item)]
-    flags = [item for item in files if item.startswith("-")]
-    if flags:
-        raise RecipeError(
-            f"command line: unknown option {flags[0]}; values are set as key=value, "
-            "for example training.seed=1."
-        )
-    if not files:
-        raise RecipeError(
-            "command line: no recipe is given. Give a file, or one of: "
-            f"{', '.join(shipped_recipes())}."
-        )
-    return load_recipe(files[0], files[1:], [item for item in args if is_override(item)])
-
-
 @contextmanager
 def user_errors() -> Iterator[None]:
     """Print errors that are messages to the user without a traceback, and exit with code 2.
@@ -101,6 +77,7 @@ def _processes() -> int:
 def _prepare(args: list[str], processes: int) -> "tuple[Recipe, Origins, BatchPlan]":
     """Return a recipe after every check that needs neither a model nor data, its plan printed."""
     from rlvr.check.plan import plan_batches
+    from rlvr.recipe import parse_recipe_arguments
 
     recipe, origins = parse_recipe_arguments(args)
     plan = plan_batches(recipe, processes)
@@ -267,7 +244,7 @@ def list_recipes() -> None:
 @recipes_app.command("show")
 def show_recipe(arguments: RecipeArguments) -> None:
     """Print every value of a recipe with its origin."""
-    from rlvr.recipe import resolved_text
+    from rlvr.recipe import parse_recipe_arguments, resolved_text
 
     recipe, origins = parse_recipe_arguments(arguments)
     say(resolved_text(recipe, origins))

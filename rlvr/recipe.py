@@ -23,11 +23,18 @@ from pydantic_core import PydanticCustomError
 
 from rlvr.check.combination import combination_problems, no_effect_problems
 from rlvr.check.schema import prune, schema_problems
-from rlvr.compose import Origins, compose
+from rlvr.compose import Origins, compose, is_override, shipped_recipes
 from rlvr.recipe_error import Problem, RecipeError, raise_problems
 from rlvr.recipe_yaml import dump_yaml
 
-__all__ = ["Origins", "Recipe", "RecipeError", "load_recipe", "write_resolved"]
+__all__ = [
+    "Origins",
+    "Recipe",
+    "RecipeError",
+    "load_recipe",
+    "parse_recipe_arguments",
+    "write_resolved",
+]
 
 
 class Section(BaseModel):
@@ -389,6 +396,25 @@ def load_recipe(
     raise_problems(sorted(placed, key=_reading_order), origins.recipe)
     assert loaded is not None  # without problems there is a recipe
     return loaded, origins
+
+
+def parse_recipe_arguments(args: Sequence[str]) -> tuple[Recipe, Origins]:
+    """Return the recipe that `RECIPE [OVERLAY.yaml ...] [KEY=VALUE ...]` names, with its origins.
+
+    Raises:
+        RecipeError: If there is no recipe, or the recipe is wrong.
+    """
+    files = [item for item in args if not is_override(item)]
+    flags = [item for item in files if item.startswith("-")]
+    if flags:
+        raise RecipeError(
+            f"command line: unknown option {flags[0]}; values are set as key=value, for example training.seed=1."
+        )
+    if not files:
+        raise RecipeError(
+            f"command line: no recipe is given. Give a file, or one of: {', '.join(shipped_recipes())}."
+        )
+    return load_recipe(files[0], files[1:], [item for item in args if is_override(item)])
 
 
 def _validate(values: dict[str, Any]) -> tuple[Recipe | None, list[Problem]]:

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rlvr import cli
-from rlvr.recipe import RecipeError
+from rlvr.recipe import RecipeError, parse_recipe_arguments
 
 MINIMAL = """
 model: {path: no-such-model}
@@ -177,7 +177,7 @@ def test_check_refuses_data_without_a_column_that_the_verifiers_need(capsys, rec
 def test_recipe_arguments_are_files_and_values_in_any_order(recipe, tmp_path):
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text("training: {seed: 3, learning_rate: 1e-4}\n")
-    loaded, origins = cli.parse_recipe_arguments([recipe, "training.seed=5", str(overlay)])
+    loaded, origins = parse_recipe_arguments([recipe, "training.seed=5", str(overlay)])
     assert (loaded.training.seed, loaded.training.learning_rate) == (5, 1e-4)
     assert origins.of(("training", "learning_rate")) == f"{overlay}:1"
 
@@ -188,7 +188,7 @@ def test_recipe_arguments_are_files_and_values_in_any_order(recipe, tmp_path):
 )
 def test_arguments_without_a_recipe_or_with_a_flag_are_refused(args, said):
     with pytest.raises(RecipeError, match=said):
-        cli.parse_recipe_arguments(args)
+        parse_recipe_arguments(args)
 
 
 def test_the_lists_name_every_recipe_and_control(capsys):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlvr.console import say
-from rlvr.recipe import Recipe
+from rlvr.recipe import Recipe, parse_recipe_arguments
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -56,7 +56,6 @@ def evaluate(run: str, arguments: Sequence[str] = ()) -> dict[str, float]:
 def _recipe(run: Path | None, arguments: Sequence[str]) -> Recipe:
     """Return the recipe of the arguments, or that of the run with the arguments over it."""
     from rlvr.check.methods import check_methods
-    from rlvr.cli import parse_recipe_arguments
     from rlvr.compose import is_override
 
     items = list(arguments)
