@@ -9,6 +9,7 @@ import torch
 from rlvr.batch import Origin, RolloutBatch, TokenBatch
 from rlvr.entropy import aepo, clip_cov, dph, kl_cov, steer
 from rlvr.entropy.control import chain
+from rlvr.loss import update_metrics
 from tests.entropy import toy
 
 
@@ -201,3 +202,58 @@ def test_a_mark_to_drop_takes_tokens_out_of_the_denominator():
     without = replace(batch, mask=batch.mask & ~first_row)
     plain = toy.objective().decide(without, [torch.arange(8)], {}, seed=0)
     assert torch.equal(decision.weights, plain.weights)
+
+
+def test_tokens_that_the_sampler_drew_from_another_policy_are_weighed_up_to_a_bound():
+    # π_old / π_sampler: 0.5, 1, 3, the last bounded by 2; ratio 1, so a token's loss is -A
+    sampler = [-1 - math.log(0.5), -1.0, -1 - math.log(3)]
+    batch = tokens([-1.0, -1.0, -1.0], [1.0, 1.0, 1.0], sampling_logprobs=sampler)
+    objective = toy.objective(correction_max=2.0)
+    decision = objective.decide(batch, [torch.arange(1)], {}, seed=0)
+    loss, _ = objective.loss(batch, decision)
+    assert loss.item() == pytest.approx(-(0.5 + 1 + 2) / 3)
+    uncorrected, _ = toy.objective().loss(batch, decision)
+    assert uncorrected.item() == pytest.approx(-1)
+
+
+def test_a_kl_without_a_reference_is_an_error():
+    batch = tokens([-1.0], [1.0])
+    objective = toy.objective(kl_coef=0.1)
+    decision = objective.decide(batch, [torch.arange(1)], {}, seed=0)
+    with pytest.raises(ValueError, match="no ref_logprobs"):
+        objective.loss(batch, decision)
+
+
+def test_the_predicted_entropy_change_is_that_of_a_softmax_step():
+    """Against the exact change of a small policy-gradient step on every position's logits."""
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(4000, 5, generator=generator, dtype=torch.float64)
+    taken = torch.multinomial(logits.softmax(-1), 1, generator=generator)
+    # the likeliest action is the right one; centred for each position, as a group's advantages are
+    likeliest, best = logits.softmax(-1).max(-1, keepdim=True)
+    advantages = (taken == best).double() - likeliest
+    logprobs, entropies = toy.observe(logits.unsqueeze(1), taken)
+    mask = torch.ones_like(logprobs, dtype=torch.bool)
+    batch = TokenBatch(
+        logprobs=logprobs,
+        old_logprobs=logprobs,
+        advantages=advantages,
+        mask=mask,
+        rehearsal_mask=~mask,
+        origin=torch.zeros(4000, dtype=torch.long),
+        entropies=entropies,
+    )
+    objective = toy.objective()
+    decision = objective.decide(batch, [torch.arange(4000)], {}, seed=0)
+    _, stats = objective.loss(batch, decision)
+    means = {name: float(pair[0] / pair[1]) for name, pair in stats.items()}
+    step = 1e-3
+    predicted = update_metrics(means, step, None)["entropy/predicted_change"]
+    onehot = torch.nn.functional.one_hot(taken.squeeze(-1), 5)
+    moved = logits + step * advantages * (onehot - logits.softmax(-1))
+    _, after = toy.observe(moved.unsqueeze(1), taken)
+    measured = float((after - entropies).mean())
+    assert predicted is not None
+    assert abs(measured) > 1e-5
+    # the prediction puts the sampled S in place of S - N: equal on average over actions
+    assert predicted == pytest.approx(measured, rel=0.1)
