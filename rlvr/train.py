@@ -59,8 +59,17 @@ def run(recipe: Recipe, origins: Origins, *, resume: bool = False) -> None:
             say(f"resume    the run is finished: {checkpoint} is its last update; nothing to do")
             return
         _train(recipe, origins, plan, inputs, updates, checkpoint)
+        _leave()
     finally:
         inputs.close()
+
+
+def _leave() -> None:
+    """End the process group: threads of it that outlive the interpreter abort the process."""
+    import torch
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _updates(recipe: Recipe, plan: BatchPlan, rows: int) -> int:
