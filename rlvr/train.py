@@ -1,5 +1,6 @@
 """Run a recipe: load, train, evaluate, save. `python -m rlvr.train RECIPE ...` is `rlvr train RECIPE ...`."""
 
+import atexit
 import datetime
 import json
 import os
@@ -274,7 +275,23 @@ def _write_provenance(folder: Path) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
-if __name__ == "__main__":
+def _command() -> None:
+    """Run `rlvr train` as a process of its own."""
     from rlvr.cli import main
 
-    main(["train", *sys.argv[1:]])
+    code: Any = 0
+    try:
+        main(["train", *sys.argv[1:]])
+    except SystemExit as end:
+        code = end.code
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # until torch > 2.13: threads of gloo's can abort an interpreter that is ending, and with it a run that is done
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 1)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    _command()
