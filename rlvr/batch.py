@@ -4,7 +4,7 @@ Legend: B sequences, T completion tokens, P prompt tokens. Log-probs and entropi
 Facts (`RolloutBatch`, `TokenBatch`) are read-only; a control returns changed `LossTerms`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 from typing import Any, Self
@@ -30,23 +30,32 @@ class Origin(IntEnum):
 
 
 class _Rows:
-    """Indexing and joining by row for a dataclass whose tensors all have the rows first."""
+    """Indexing and joining by row for a dataclass whose tensors, alone or in a mapping, all have the rows first."""
 
-    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+    def tensors(self) -> Iterator[tuple[str, Tensor | Mapping[str, Tensor]]]:
+        """Yield the fields that hold tensors."""
         for item in fields(self):  # type: ignore[arg-type]
             value = getattr(self, item.name)
-            if isinstance(value, Tensor):
+            if isinstance(value, Tensor | Mapping):
                 yield item.name, value
+
+    def map(self, change: Callable[[str, Tensor], Tensor]) -> Self:
+        """Return the same with `change(field, tensor)` in place of every tensor."""
+        changed: dict[str, Any] = {
+            name: {key: change(name, part) for key, part in value.items()}
+            if isinstance(value, Mapping)
+            else change(name, value)
+            for name, value in self.tensors()
+        }
+        return replace(self, **changed)  # type: ignore[type-var]
 
     def rows(self, index: Tensor) -> Self:
         """Return the rows `index` (integer or bool), in that order."""
-        picked: dict[str, Any] = {name: value[index] for name, value in self._tensors()}
-        return replace(self, **picked)  # type: ignore[type-var]
+        return self.map(lambda _, value: value[index])
 
     def to(self, device: torch.device | str) -> Self:
         """Return the same rows with every tensor on `device`."""
-        moved: dict[str, Any] = {name: value.to(device) for name, value in self._tensors()}
-        return replace(self, **moved)  # type: ignore[type-var]
+        return self.map(lambda _, value: value.to(device))
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,10 @@ class RolloutBatch(_Rows):
     ref_logprobs: Float[Tensor, "B T"] | None = None
     initial_logprobs: Float[Tensor, "B T"] | None = None
     sampling_logprobs: Float[Tensor, "B T"] | None = None
+    segment_ids: Int[Tensor, "B T"] | None = None
+    """Step of its completion that a token belongs to, from 0; -1 at padding."""
+    old_statistics: Mapping[str, Float[Tensor, "B T"]] = field(default_factory=dict)
+    """Of the policy that generated, by the names of `rlvr.logprobs`."""
 
     def __len__(self) -> int:
         return self.prompt_ids.shape[0]
@@ -86,27 +99,53 @@ class RolloutBatch(_Rows):
 
         A statistic that one side lacks is 0 there.
         """
-        prompt_width = max(self.prompt_ids.shape[1], other.prompt_ids.shape[1])
-        width = max(self.completion_ids.shape[1], other.completion_ids.shape[1])
-        left, right = dict(self._tensors()), dict(other._tensors())
-        joined: dict[str, Any] = {}
-        for name in left.keys() | right.keys():
-            like = left[name] if name in left else right[name]
+        widths = [
+            max(self.prompt_ids.shape[1], other.prompt_ids.shape[1]),
+            max(self.completion_ids.shape[1], other.completion_ids.shape[1]),
+        ]
+
+        def stack(name: str, top: Tensor | None, bottom: Tensor | None) -> Tensor:
+            like = top if top is not None else bottom
+            assert like is not None  # a field of one of them
             parts = [
-                rows[name] if name in rows else like.new_zeros(size, *like.shape[1:])
-                for rows, size in ((left, len(self)), (right, len(other)))
+                like.new_zeros(size, *like.shape[1:]) if part is None else part
+                for part, size in ((top, len(self)), (bottom, len(other)))
             ]
             if name in ("prompt_ids", "prompt_mask"):
-                parts = [pad(part, (prompt_width - part.shape[1], 0)) for part in parts]
+                parts = [pad(part, (widths[0] - part.shape[1], 0)) for part in parts]
             elif like.dim() == 2:
-                parts = [pad(part, (0, width - part.shape[1])) for part in parts]
-            joined[name] = torch.cat(parts)
+                parts = [pad(part, (0, widths[1] - part.shape[1])) for part in parts]
+            return torch.cat(parts)
+
+        left, right = dict(self.tensors()), dict(other.tensors())
+        joined: dict[str, Any] = {}
+        for name in left.keys() | right.keys():
+            one, two = left.get(name), right.get(name)
+            if isinstance(one, Mapping) or isinstance(two, Mapping):
+                tops, bottoms = getattr(self, name), getattr(other, name)
+                joined[name] = {
+                    key: stack(name, tops.get(key), bottoms.get(key))
+                    for key in sorted(tops.keys() | bottoms.keys())
+                }
+            else:
+                joined[name] = stack(name, one, two)
         return replace(self, **joined)
 
     @property
     def is_scored(self) -> Bool[Tensor, " B"]:
         """Rows with a reward that counts: not rehearsal, not left out of their group."""
         return (self.origin != Origin.REHEARSAL) & ~torch.isnan(self.rewards)
+
+
+@dataclass(frozen=True)
+class Seen(_Rows):
+    """Completion tokens as a policy sees them."""
+
+    logprobs: Float[Tensor, "B T"]
+    """Of the sampled token."""
+    entropies: Float[Tensor, "B T"] | None = None
+    statistics: Mapping[str, Float[Tensor, "B T"]] = field(default_factory=dict)
+    """By the names of `rlvr.logprobs`."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +167,14 @@ class TokenBatch(_Rows):
     ref_logprobs: Float[Tensor, "B T"] | None = None
     initial_logprobs: Float[Tensor, "B T"] | None = None
     sampling_logprobs: Float[Tensor, "B T"] | None = None
+    completion_mask: Bool[Tensor, "B T"] | None = None
+    """Tokens that exist, also those that no mask counts; None: those of the two masks."""
+    statistics: Mapping[str, Float[Tensor, "B T"]] = field(default_factory=dict)
+    """Of the current policy, by the names of `rlvr.logprobs`; those with a gradient carry it in the loss."""
+    old_statistics: Mapping[str, Float[Tensor, "B T"]] = field(default_factory=dict)
+    """Of the policy that generated."""
+    share: float = 1.0
+    """Share of the update that these tokens stand for where a control measures one micro-batch at a time."""
 
     def __len__(self) -> int:
         return self.logprobs.shape[0]
@@ -137,18 +184,22 @@ class TokenBatch(_Rows):
         """Rows that count in the policy loss, also when all their tokens are masked."""
         return self.origin != Origin.REHEARSAL
 
+    @property
+    def exists(self) -> Bool[Tensor, "B T"]:
+        """Tokens that were sampled, whether they count in the loss or not."""
+        if self.completion_mask is None:
+            return self.mask | self.rehearsal_mask
+        return self.completion_mask
+
     def zero_padding(self) -> Self:
-        """Return the batch with 0 where neither mask is set, so that padding never reaches a number.
+        """Return the batch with 0 at tokens that do not exist, so that padding never reaches a number.
 
         A NaN there neither reaches the loss nor, through the backward pass, the gradient.
         """
-        padding = ~(self.mask | self.rehearsal_mask)
-        cleaned: dict[str, Any] = {
-            name: value.masked_fill(padding, 0.0)
-            for name, value in self._tensors()
-            if value.is_floating_point()
-        }
-        return replace(self, **cleaned)
+        padding = ~self.exists
+        return self.map(
+            lambda _, value: value.masked_fill(padding, 0.0) if value.is_floating_point() else value
+        )
 
 
 @dataclass(frozen=True)
@@ -160,9 +211,9 @@ class LossTerms:
     """Multiplies the surrogate; at 0 the token stays in the denominator."""
     penalty: Float[Tensor, "B T"]
     """Added to the weighted surrogate."""
-    clip_low: float
-    clip_high: float
-    """Bounds of the ratio are 1 - clip_low and 1 + clip_high; inf is no bound."""
+    clip_low: float | Float[Tensor, "B T"]
+    clip_high: float | Float[Tensor, "B T"]
+    """Bounds of the ratio are 1 - clip_low and 1 + clip_high, for all tokens or for each; inf is no bound."""
     dual_clip: float | None = None
     """Bound c of the ratio where the advantage is negative; None is no bound."""
     log_ratio_limit: float = 20.0

@@ -28,10 +28,12 @@ class Decision:
     marks: Marks
     weights: Tensor
     """(B, T): each token's weight in the reduction, 0 outside the policy loss."""
+    state: State
+    """Of the chain, when it was decided."""
 
     def rows(self, index: Tensor) -> "Decision":
         """Return the decision about some rows of the population."""
-        return Decision(slice_marks(self.marks, index), self.weights[index])
+        return replace(self, marks=slice_marks(self.marks, index), weights=self.weights[index])
 
     def columns(self, width: int) -> "Decision":
         """Return the decision about the first `width` tokens of every row."""
@@ -39,7 +41,7 @@ class Decision:
             control: {name: mark[:, :width] for name, mark in own.items()}
             for control, own in self.marks.items()
         }
-        return Decision(marks, self.weights[:, :width])
+        return replace(self, marks=marks, weights=self.weights[:, :width])
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Objective:
             marks = self.chain.measure(population, micro_batches, state, seed)
             kept = kept_tokens(population, marks)
             weights = self.aggregate(kept, population.is_policy_row)
-        return Decision(marks, weights.to(population.logprobs.dtype))
+        return Decision(marks, weights.to(population.logprobs.dtype), state)
 
     def loss(self, batch: TokenBatch, decision: Decision) -> tuple[Tensor, Stats]:
         """Return a micro-batch's part of the update's loss, and its statistics.
@@ -88,7 +90,9 @@ class Objective:
         base = initial_terms(
             batch, clip_low=self.clip_low, clip_high=self.clip_high, dual_clip=self.dual_clip
         )
-        terms, stats = self.chain.apply(self._corrected(base, batch), batch, decision.marks)
+        terms, stats = self.chain.apply(
+            self._corrected(base, batch), batch, decision.marks, decision.state
+        )
         per_token = terms.weights * self.surrogate(terms, batch) + terms.penalty
         if self.kl_coef != 0:
             if batch.ref_logprobs is None:
@@ -114,12 +118,13 @@ class Objective:
 def diagnostics(terms: LossTerms, batch: TokenBatch) -> Stats:
     """Return sums over the tokens of the policy loss that describe an update, whatever its controls are.
 
-    `entropy` is over the rows sampled at the recipe's temperature; the others include tempered rows.
+    `entropy` is over every token sampled at the recipe's temperature, also those that were taken out of the loss; the
+    others are over the tokens of the loss, tempered rows included.
     With l = log π, A the advantage, r the ratio and S = π (l + H): `logprob`, `advantage`, `logprob_advantage` give
     Cov(l, A); `gain`, `discriminator`, `gain_discriminator` give Cov(A r, S), of which minus the step size is the
     first-order entropy change of a softmax policy.
     """
-    own = batch.mask & (batch.origin == Origin.POLICY).unsqueeze(-1)
+    own = batch.exists & (batch.origin == Origin.POLICY).unsqueeze(-1)
 
     def mean(values: Tensor, mask: Tensor = batch.mask) -> Tensor:
         total = torch.where(mask, values.detach(), 0.0).sum(dtype=torch.float64)

@@ -1,6 +1,5 @@
 """What processes tell each other: rows of a generation, sums, records."""
 
-from dataclasses import fields
 from typing import Any
 
 import torch
@@ -44,14 +43,12 @@ class Processes:
 
     def gather_batch(self, batch: RolloutBatch, places: Tensor) -> RolloutBatch:
         """Return the rows of all processes ordered by place, fillers (place -1) left out."""
-        gathered = {
-            item.name: self.gather(value, left_padded=item.name in _LEFT_PADDED)
-            for item in fields(batch)
-            if (value := getattr(batch, item.name)) is not None
-        }
+        gathered = batch.map(
+            lambda name, value: self.gather(value, left_padded=name in _LEFT_PADDED)
+        )
         places = self.gather(places)
         order = places.argsort(stable=True)
-        return RolloutBatch(**gathered).rows(order[places[order] >= 0])
+        return gathered.rows(order[places[order] >= 0])
 
     def gather_list(self, items: list[Any]) -> list[Any]:
         """Return the items of all processes."""

@@ -22,7 +22,15 @@ def _clip(ratio: Tensor, terms: LossTerms, scale: Tensor | float = 1.0) -> Tenso
     low, high = 1 - terms.clip_low, 1 + terms.clip_high
     if isinstance(scale, Tensor):
         return torch.minimum(torch.maximum(ratio, low * scale), high * scale)
-    return ratio.clamp(low, high)
+    return _clamp(ratio, low, high)
+
+
+def _clamp(values: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
+    # torch has no clamp between a tensor and a number
+    low, high = (
+        bound if isinstance(bound, Tensor) else values.new_tensor(bound) for bound in (low, high)
+    )
+    return values.clamp(low, high)
 
 
 def _pessimistic(ratio: Tensor, clipped_ratio: Tensor, terms: LossTerms) -> Tensor:
@@ -109,7 +117,7 @@ def gmpo(terms: LossTerms, batch: TokenBatch) -> Float[Tensor, "B T"]:
     """
     difference = batch.logprobs - batch.old_logprobs
     sign = terms.advantages.sign()
-    bounded = difference.clamp(-terms.clip_low, terms.clip_high)
+    bounded = _clamp(difference, -terms.clip_low, terms.clip_high)
     log_r = sign * torch.minimum(sign * difference, sign * bounded)
     lengths = batch.mask.sum(-1, keepdim=True).clamp(min=1)
     ratio = ((log_r * batch.mask).sum(-1, keepdim=True) / lengths).exp()

@@ -7,13 +7,15 @@ there by pure functions, and each process computes the loss of its own rows.
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import is_peft_model
 from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
@@ -21,10 +23,12 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
 
-from rlvr.batch import RolloutBatch, TokenBatch
+from rlvr.batch import RolloutBatch, Seen, TokenBatch
 from rlvr.check.plan import BatchPlan
 from rlvr.entropy.control import Stats, quotient
+from rlvr.head import Head
 from rlvr.kernels.naive import logprob_entropy
+from rlvr.logprobs import in_chunks
 from rlvr.loss import Decision, Objective, update_metrics
 from rlvr.processes import Processes
 from rlvr.rewards.scorer import Scorer
@@ -234,12 +238,15 @@ class Trainer(GRPOTrainer):
     def mean_entropies(self, completions: Sequence[Completion]) -> list[float]:
         """Return the mean entropy of each completion's tokens, nats, at the recipe's temperature."""
         rows = as_rows(completions, pad_token=self.pad_token).to(self.processes.device)
-        _, entropies = self.statistics(rows)
+        entropies = self.look(rows).entropies
+        assert entropies is not None  # of a policy, not a reference
         totals = entropies.masked_fill(~rows.mask, 0.0).sum(-1)
         return (totals / rows.mask.sum(-1).clamp(min=1)).tolist()
 
-    def _forward(self, model: Any, rows: RolloutBatch) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return log-probs and entropies of the completion tokens, (B, T), and a MoE's auxiliary loss."""
+    def _forward(
+        self, model: Any, rows: RolloutBatch, names: Collection[str] = ()
+    ) -> tuple[Seen, Tensor | None]:
+        """Return the completion tokens as the model sees them, with the named statistics, and a MoE's auxiliary loss."""
         input_ids = torch.cat([rows.prompt_ids, rows.completion_ids], dim=1)
         attention = torch.cat([rows.prompt_mask, rows.completion_mask], dim=1).long()
         width = rows.completion_ids.shape[1]
@@ -252,7 +259,7 @@ class Trainer(GRPOTrainer):
         wants_auxiliary = self.aux_loss_enabled and torch.is_grad_enabled()
         if wants_auxiliary:
             inputs["output_router_logits"] = True
-        with self.accelerator.autocast():
+        with self.accelerator.autocast(), self._hidden_states(model) as hidden:
             if self._is_exact:  # TRL's fused head computes in float32
                 output = model(**inputs, logits_to_keep=width + 1)
                 logprobs, entropies = logprob_entropy(
@@ -265,35 +272,90 @@ class Trainer(GRPOTrainer):
                 logprobs = output.log_probs[:, -width:]
                 # the reference model's head is made without entropies
                 entropies = logprobs if output.entropy is None else output.entropy[:, -width:]
+            statistics = self._statistics(model, hidden[0][:, -width - 1 : -1], rows, names)
         auxiliary = output.aux_loss if wants_auxiliary else None
-        return logprobs.to(self._dtype), entropies.to(self._dtype), auxiliary
+        return Seen(logprobs.to(self._dtype), entropies.to(self._dtype), statistics), auxiliary
+
+    @contextmanager
+    def _hidden_states(self, model: Any) -> Iterator[list[Tensor]]:
+        """Keep what the backbone returns to the head while the model runs."""
+        kept: list[Tensor] = []
+        backbone = self._causal(model).base_model
+        handle = backbone.register_forward_hook(
+            lambda _module, _inputs, output: kept.append(output.last_hidden_state)
+        )
+        try:
+            yield kept
+        finally:
+            handle.remove()
+
+    def _causal(self, model: Any) -> Any:
+        """Return the language model without what distributes it and without its adapter."""
+        unwrapped = self.accelerator.unwrap_model(model)
+        return unwrapped.get_base_model() if is_peft_model(unwrapped) else unwrapped
+
+    def _statistics(
+        self, model: Any, hidden: Tensor, rows: RolloutBatch, names: Collection[str]
+    ) -> dict[str, Tensor]:
+        """Return the named statistics of the completion tokens, (B, T), 0 at padding."""
+        if not names:
+            return {}
+        causal, mask = self._causal(model), rows.completion_mask
+        found = in_chunks(
+            hidden[mask],
+            Head(causal.get_output_embeddings(), causal.config.get_text_config()),
+            rows.completion_ids[mask],
+            names,
+            vocabulary=causal.config.get_text_config().vocab_size,
+            temperature=self.temperature,
+            dtype=self._dtype,
+        )
+        return {
+            name: values.new_zeros(mask.shape).masked_scatter(mask, values)
+            for name, values in found.items()
+        }
 
     @torch.no_grad()
-    def _observe(self, model: Any, rows: RolloutBatch) -> tuple[Tensor, Tensor]:
-        """Return log-probs and entropies of this process's rows, a micro-batch at a time."""
-        logprobs = torch.zeros(
-            rows.completion_ids.shape, device=self.processes.device, dtype=self._dtype
+    def _observe(self, model: Any, rows: RolloutBatch, names: Collection[str] = ()) -> Seen:
+        """Return this process's rows as a model sees them, a micro-batch at a time."""
+        logprobs, entropies = torch.zeros(
+            2, *rows.mask.shape, device=self.processes.device, dtype=self._dtype
         )
-        entropies = torch.zeros_like(logprobs)
+        statistics = {name: torch.zeros_like(logprobs) for name in names}
         checkpointing: Any = self.args.gradient_checkpointing_kwargs
         with disable_gradient_checkpointing(model, checkpointing):
             for chosen in torch.arange(len(rows)).split(self.args.per_device_train_batch_size):
                 part = trim(rows.rows(chosen))
                 width = part.completion_ids.shape[1]
-                logprobs[chosen, :width], entropies[chosen, :width], _ = self._forward(model, part)
-        return logprobs, entropies
+                found, _ = self._forward(model, part, names)
+                assert found.entropies is not None  # _forward gives them
+                logprobs[chosen, :width] = found.logprobs
+                entropies[chosen, :width] = found.entropies
+                for name, values in found.statistics.items():
+                    statistics[name][chosen, :width] = values
+        return Seen(logprobs, entropies, statistics)
 
-    def statistics(self, rows: RolloutBatch) -> tuple[Tensor, Tensor]:
-        """Return log-probs and entropies of this process's rows under the policy, without gradient."""
-        return self._observe(self.model, rows)
+    def look(self, rows: RolloutBatch, names: Collection[str] = ()) -> Seen:
+        """Return this process's rows as the policy sees them, with the named statistics, without gradient."""
+        return self._observe(self.model, rows, names)
 
     def reference_logprobs(self, rows: RolloutBatch) -> Tensor:
         """Return log-probs of this process's rows under the initial policy."""
         if self.ref_model is not None:
-            return self._observe(self.ref_model, rows)[0]
+            return self._observe(self.ref_model, rows).logprobs
         model = self.accelerator.unwrap_model(self.model)
         with use_adapter(model, adapter_name="ref" if "ref" in model.peft_config else None):
-            return self._observe(self.model, rows)[0]
+            return self._observe(self.model, rows).logprobs
+
+    @cache  # noqa: B019 (a trainer lives as long as its process)
+    def tokens_with(self, text: str) -> Tensor:
+        """Return which tokens of the vocabulary have this in their text, (V,) bool."""
+        words = self._tokenizer.batch_decode([[token] for token in range(len(self._tokenizer))])
+        found = torch.zeros(
+            self._causal(self.model).config.get_text_config().vocab_size, dtype=torch.bool
+        )
+        found[: len(words)] = torch.tensor([text in word for word in words])
+        return found
 
     # ------------------------------------------------------------------ an update
 
@@ -313,6 +375,7 @@ class Trainer(GRPOTrainer):
         row_numbers = self.processes.gather(numbers.to(self.processes.device)).tolist()
         update = self.state.global_step
         generation = self._roller.generation(row_numbers, update, self.control_state)
+        self.control_state = generation.state
         self._rollout_stats = self._rollout_row = generation.stats
         self._take_rollout(generation.rows)
         self._keep_completions(update, generation.records)
@@ -355,17 +418,18 @@ class Trainer(GRPOTrainer):
 
     def _population(self, rows: RolloutBatch, *, has_moved: bool) -> TokenBatch:
         """Return every token of the update, of all processes, as the policy sees it now."""
-        if has_moved and self._objective.chain.measures_current_policy:
+        chain = self._objective.chain
+        if has_moved and chain.measures_current_policy:
             places = torch.tensor(self.processes.share(len(rows))) % len(rows)
-            logprobs, entropies = (
-                self.processes.gather(value)[: len(rows)]
-                for value in self.statistics(rows.rows(places))
+            seen = self.look(rows.rows(places), chain.statistics)
+            return token_batch(
+                rows, seen.map(lambda _, value: self.processes.gather(value)[: len(rows)])
             )
-            return token_batch(rows, logprobs, entropies)
         if rows.old_logprobs is None:  # then no control looks at them
             nothing = torch.zeros(rows.mask.shape, device=rows.mask.device, dtype=self._dtype)
-            return token_batch(rows, nothing, None)
-        return token_batch(rows, rows.old_logprobs, rows.old_entropies)
+            return token_batch(rows, Seen(nothing))
+        statistics = {name: rows.old_statistics[name] for name in chain.statistics}
+        return token_batch(rows, Seen(rows.old_logprobs, rows.old_entropies, statistics))
 
     def _micro_batch(self, number: int) -> dict[str, Any]:
         assert self._decision is not None  # _begin_update decides
@@ -379,10 +443,11 @@ class Trainer(GRPOTrainer):
 
     def _compute_loss(self, model: Any, inputs: Any) -> Tensor:
         rows: RolloutBatch = inputs["rows"]
-        logprobs, entropies, auxiliary = self._forward(model, rows)
-        if "entropies" not in self._objective.chain.needs:
-            entropies = entropies.detach()
-        batch = token_batch(rows, logprobs, entropies)
+        chain = self._objective.chain
+        seen, auxiliary = self._forward(model, rows, chain.statistics)
+        if "entropies" not in chain.needs and seen.entropies is not None:
+            seen = replace(seen, entropies=seen.entropies.detach())
+        batch = token_batch(rows, seen)
         loss, stats = self._objective.loss(batch, inputs["decision"])
         if inputs["counts"]:
             for name, value in stats.items():
@@ -511,6 +576,12 @@ class Trainer(GRPOTrainer):
                 f"{checkpoint} was made with the entropy controls {found}, the recipe has {expected}; resume with the "
                 "recipe of the run (resolved.yaml)"
             )
+        try:
+            self._objective.chain.check_resumed(state["controls"])
+        except ValueError as error:
+            raise ValueError(
+                f"{checkpoint / CONTROL_STATE}: {error}; resume from another checkpoint, or start a new run"
+            ) from None
         self.control_state = state["controls"]
         self._last_entropy = state["last_entropy"]
         self._rollout_stats = state["rollout_stats"]

@@ -107,7 +107,7 @@ def build(config: Config) -> EntropyControl:
             return RolloutPlan()
         return RolloutPlan(tempered=TemperedRollout(temperature(state), config.prompt_fraction))
 
-    def shape(rollout: RolloutBatch, state: State) -> tuple[RolloutBatch, Stats]:
+    def shape(rollout: RolloutBatch, state: State) -> tuple[RolloutBatch, State, Stats]:
         main = (rollout.origin != Origin.TEMPERED).nonzero().squeeze(-1)
         positives = is_positive(rollout, config.advantage_threshold).nonzero().squeeze(-1)
         count = used_rows(len(positives), config.rows, state["entropy"], config.target)
@@ -120,7 +120,7 @@ def build(config: Config) -> EntropyControl:
             "positives": ratio(torch.tensor(len(positives)), 1.0),
             "temperature": ratio(torch.tensor(temperature(state), dtype=torch.float64), 1.0),
         }
-        return replace(chosen, advantages=advantages), stats
+        return replace(chosen, advantages=advantages), state, stats
 
     def step(state: State, stats: Mapping[str, float]) -> State:
         measured = stats["entropy" if config.form == "sound" else "surprisal"]

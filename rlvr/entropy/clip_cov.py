@@ -124,7 +124,10 @@ def build(config: Config) -> EntropyControl:
         return {"candidate": candidate, "detached": pick(candidate, cov, count, generator)}
 
     def apply(
-        terms: LossTerms, batch: TokenBatch, marks: Mapping[str, Tensor]
+        terms: LossTerms,
+        batch: TokenBatch,
+        marks: Mapping[str, Tensor],
+        state: State,  # noqa: ARG001
     ) -> tuple[LossTerms, Stats]:
         stats = {
             "detached_fraction": ratio(marks["detached"].sum(), batch.mask.sum()),

@@ -1,14 +1,15 @@
 """An entropy control: a record of functions; `chain` composes them. Plain GRPO is the empty chain.
 
     plan     before a rollout: what to sample besides the recipe's completions
+    reward   once a generation, on all its rows of all processes: rewards, before advantages are computed
     shape    once a generation, on all its rows of all processes: advantages, rows, masks
     measure  once an update, on its whole population: what to select, drop or weigh (no gradient)
     apply    once a micro-batch: the loss terms, given what `measure` decided
     step     once an update: the next state, from statistics summed over micro-batches and processes
 
-`measure` sees every token of the update, in an order that does not depend on the layout, and is called with the
-same numbers on every process. So a mean, a quantile or a top-k needs no communication, and a result cannot
-depend on how the batch was cut. With `scope="micro_batch"`, for comparison with the authors' code, it sees one
+`reward`, `shape` (scope: generation) and `measure` (scope: update) see every token, in an order that does not depend on
+the layout, and are called with the same numbers on every process. So a mean, a quantile or a top-k needs no communication, and a result cannot
+depend on how the batch was cut. With `scope="micro_batch"`, for comparison with the authors' code, `measure` sees one
 micro-batch at a time.
 
 A control's state is plain data (numbers, strings, lists, dicts): it goes into the checkpoint as it is.
@@ -80,6 +81,26 @@ class RolloutPlan:
 
     tempered: TemperedRollout | None = None
     rehearsal: Rehearsal | None = None
+    step_separator: str | None = None
+    """A token whose text has this ends a step of its completion; None: steps are not told apart."""
+
+
+@dataclass(frozen=True)
+class Actuator:
+    """Options of a method by which `entropy_budget` moves the entropy, from its level -1 (least) over 0 to 1 (most)."""
+
+    options: tuple[str, ...]
+    """Numeric fields of the method's `Config` that get the value."""
+    least: float
+    """Value that lowers the entropy most, or lets it fall."""
+    neutral: float
+    """Value of plain GRPO, or near it."""
+    most: float
+    """Value that raises the entropy most."""
+    power: float = 1.0
+    """Value = neutral + |level| ** power x distance: above 1, finer near neutral."""
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    """Other options that the method has as an actuator."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +109,11 @@ class EntropyControl:
 
     name: str
     needs: frozenset[Need] = frozenset()
-    """Statistics that `shape`, `measure` or `apply` read beyond current log-probs."""
+    """What the functions read beyond current log-probs; `entropies`: with gradient."""
+    statistics: frozenset[str] = frozenset()
+    """Statistics of the current policy (names of `rlvr.logprobs`) that `measure` or `apply` read."""
+    old_statistics: frozenset[str] = frozenset()
+    """Statistics of the policy that generated that the functions read."""
     scope: Scope = "update"
     measures_current_policy: bool = False
     """Whether `measure` reads the current log-probs: from an update's second on, one pass without gradient."""
@@ -96,14 +121,21 @@ class EntropyControl:
     """Whether the surrogate's clip distances are set by this control."""
     idle_on_policy: str | None = None
     """Why the method does nothing with one update per rollout; None: it does something."""
+    idle: str | None = None
+    """Why the control does nothing with these options; None: it does something."""
     init: Callable[[], State] = dict
     plan: Callable[[State], RolloutPlan] | None = None
-    shape: Callable[[RolloutBatch, State], tuple[RolloutBatch, Stats]] | None = None
+    reward: Callable[[RolloutBatch, State], tuple[Tensor, State, Stats]] | None = None
+    """Rewards (B,), NaN where left out; advantages do not exist yet."""
+    shape: Callable[[RolloutBatch, State], tuple[RolloutBatch, State, Stats]] | None = None
     measure: Callable[[TokenBatch, State, torch.Generator], dict[str, Tensor]] | None = None
     apply: (
-        Callable[[LossTerms, TokenBatch, Mapping[str, Tensor]], tuple[LossTerms, Stats]] | None
+        Callable[[LossTerms, TokenBatch, Mapping[str, Tensor], State], tuple[LossTerms, Stats]]
+        | None
     ) = None
     step: Callable[[State, Mapping[str, float]], State] | None = None
+    check_resumed: Callable[[State], None] | None = None
+    """Raise ValueError, naming what is missing, if a run cannot go on from this state of a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +144,8 @@ class Chain:
 
     controls: tuple[EntropyControl, ...] = ()
     needs: frozenset[Need] = field(init=False)
+    statistics: frozenset[str] = field(init=False)
+    old_statistics: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
         names = [control.name for control in self.controls]
@@ -123,8 +157,9 @@ class Chain:
             raise ValueError(
                 f"{' and '.join(clips)} both replace the clip, so the first would do nothing; keep one"
             )
-        needs = frozenset[Need]().union(*(control.needs for control in self.controls))
-        object.__setattr__(self, "needs", needs)
+        for kind in ("needs", "statistics", "old_statistics"):
+            wanted = frozenset().union(*(getattr(control, kind) for control in self.controls))
+            object.__setattr__(self, kind, wanted)
 
     @property
     def measures_current_policy(self) -> bool:
@@ -139,29 +174,51 @@ class Chain:
         """Return what the controls want sampled.
 
         Raises:
-            ValueError: If two controls want the same kind of extra rows.
+            ValueError: If two controls want the same kind of extra rows, or other steps.
         """
         plan = RolloutPlan()
         for control in self.controls:
             if control.plan is None:
                 continue
             wanted = control.plan(state[control.name])
-            for kind in ("tempered", "rehearsal"):
+            for kind in ("tempered", "rehearsal", "step_separator"):
                 if getattr(wanted, kind) is None:
                     continue
                 if getattr(plan, kind) is not None:
-                    raise ValueError(f"two controls ask for {kind} rows; keep one of them")
+                    what = "steps" if kind == "step_separator" else f"{kind} rows"
+                    raise ValueError(f"two controls ask for {what}; keep one of them")
                 plan = replace(plan, **{kind: getattr(wanted, kind)})
         return plan
 
-    def shape(self, rollout: RolloutBatch, state: State) -> tuple[RolloutBatch, Stats]:
-        """Return the generation as the controls want it trained on."""
+    def reward(self, rollout: RolloutBatch, state: State) -> tuple[RolloutBatch, State, Stats]:
+        """Return the generation with the rewards that the controls make of them, and the next state."""
+        stats: Stats = {}
+        for control in self.controls:
+            if control.reward is not None:
+                rewards, own_state, own = control.reward(rollout, state[control.name])
+                rollout = replace(rollout, rewards=rewards.to(rollout.rewards.dtype))
+                state = state | {control.name: own_state}
+                stats |= _prefixed(control.name, own)
+        return rollout, state, stats
+
+    def shape(self, rollout: RolloutBatch, state: State) -> tuple[RolloutBatch, State, Stats]:
+        """Return the generation as the controls want it trained on, and the next state."""
         stats: Stats = {}
         for control in self.controls:
             if control.shape is not None:
-                rollout, own = control.shape(rollout, state[control.name])
+                rollout, own_state, own = control.shape(rollout, state[control.name])
+                state = state | {control.name: own_state}
                 stats |= _prefixed(control.name, own)
-        return rollout, stats
+        return rollout, state, stats
+
+    def check_resumed(self, state: State) -> None:
+        """Raise ValueError if a run cannot go on from the state of a checkpoint."""
+        for control in self.controls:
+            missing = sorted(control.init().keys() - state[control.name].keys())
+            if missing:
+                raise ValueError(f"the state of {control.name} lacks {', '.join(missing)}")
+            if control.check_resumed is not None:
+                control.check_resumed(state[control.name])
 
     def measure(
         self,
@@ -193,20 +250,27 @@ class Chain:
                 continue
             parts: dict[str, Tensor] = {}
             for rows in micro_batches:
-                for name, part in control.measure(population.rows(rows), own, generator).items():
+                alone = replace(population.rows(rows), share=1 / len(micro_batches))
+                for name, part in control.measure(alone, own, generator).items():
                     whole = parts.setdefault(name, part.new_zeros(population.mask.shape))
                     whole[rows] = part
             marks[control.name] = parts
         return marks
 
-    def apply(self, terms: LossTerms, batch: TokenBatch, marks: Marks) -> tuple[LossTerms, Stats]:
-        """Return the terms after every control. Weights never carry gradient."""
+    def apply(
+        self, terms: LossTerms, batch: TokenBatch, marks: Marks, state: State
+    ) -> tuple[LossTerms, Stats]:
+        """Return the terms after every control. Weights and advantages never carry gradient."""
         stats: Stats = {}
         for control in self.controls:
             if control.apply is not None:
-                terms, own = control.apply(terms, batch, marks.get(control.name, {}))
+                own_marks = marks.get(control.name, {})
+                terms, own = control.apply(terms, batch, own_marks, state[control.name])
                 stats |= _prefixed(control.name, own)
-        return replace(terms, weights=terms.weights.detach()), stats
+        detached = replace(
+            terms, weights=terms.weights.detach(), advantages=terms.advantages.detach()
+        )
+        return detached, stats
 
     def step(self, state: State, stats: Mapping[str, float]) -> State:
         """Return the state after an update.

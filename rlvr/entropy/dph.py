@@ -164,7 +164,10 @@ def build(config: Config) -> EntropyControl:
         return marks
 
     def apply(
-        terms: LossTerms, batch: TokenBatch, marks: Mapping[str, Tensor]
+        terms: LossTerms,
+        batch: TokenBatch,
+        marks: Mapping[str, Tensor],
+        state: State,  # noqa: ARG001
     ) -> tuple[LossTerms, Stats]:
         terms, stats = _rehearse(terms, batch, marks["rehearsal"], config)
         if has_on_policy_half:

@@ -82,7 +82,10 @@ def build(config: Config) -> EntropyControl:
         return {"selected": select(cov, mask, config.fraction)}
 
     def apply(
-        terms: LossTerms, batch: TokenBatch, marks: Mapping[str, Tensor]
+        terms: LossTerms,
+        batch: TokenBatch,
+        marks: Mapping[str, Tensor],
+        state: State,  # noqa: ARG001
     ) -> tuple[LossTerms, Stats]:
         selected = marks["selected"]
         distance = (batch.logprobs - batch.old_logprobs).abs()

@@ -98,7 +98,10 @@ def build(config: Config) -> EntropyControl:
         return {"weights": token_weights(population, config)}
 
     def apply(
-        terms: LossTerms, batch: TokenBatch, marks: Mapping[str, Tensor]
+        terms: LossTerms,
+        batch: TokenBatch,
+        marks: Mapping[str, Tensor],
+        state: State,  # noqa: ARG001
     ) -> tuple[LossTerms, Stats]:
         weights = marks["weights"]
         damped = batch.mask & (weights < (1 + config.weight_min) / 2)

@@ -1,7 +1,7 @@
 """One generation: sample, score, advantages, statistics, and what the controls make of it."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from rlvr.batch import Origin, RolloutBatch
+from rlvr.batch import Origin, RolloutBatch, Seen
 from rlvr.check.plan import BatchPlan
 from rlvr.entropy.control import Rehearsal, State, quotient
 from rlvr.loss import Objective
@@ -50,11 +50,14 @@ class Policy(Protocol):
     ) -> list[Completion]:
         """Return one completion for each of this process's prompts."""
 
-    def statistics(self, rows: RolloutBatch) -> tuple[Tensor, Tensor]:
-        """Return log-probs and entropies of this process's rows under the policy, without gradient."""
+    def look(self, rows: RolloutBatch, names: Collection[str] = ()) -> Seen:
+        """Return this process's rows as the policy sees them, with the named statistics, without gradient."""
 
     def reference_logprobs(self, rows: RolloutBatch) -> Tensor:
         """Return log-probs of this process's rows under the reference policy."""
+
+    def tokens_with(self, text: str) -> Tensor:
+        """Return which tokens of the vocabulary have this in their text, (V,) bool."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class Generation:
 
     rows: RolloutBatch
     """Of all processes, as they are trained on."""
+    state: State
+    """Of the controls, after they have seen the generation."""
     stats: dict[str, float]
     """Of the whole generation."""
     records: list[dict[str, Any]]
@@ -123,17 +128,20 @@ class Roller:
                     temperature=plan.tempered.temperature,
                 )
                 rows, scoring = rows.join(tempered), scoring + more
+        if plan.step_separator is not None:
+            rows = replace(rows, segment_ids=self._steps(rows, plan.step_separator))
+        rows, state, sums = chain.reward(rows, state)
         rows = self._with_advantages(rows)
         records = self._records(completions, scored, rows)
-        rows, sums = chain.shape(rows, state)
-        stats = {name: quotient(value) for name, value in sums.items()}
+        rows, state, shaped = chain.shape(rows, state)
+        stats = {name: quotient(value) for name, value in (sums | shaped).items()}
         stats |= self._mean_parts(
             [judged for item, judged in zip(completions, scored, strict=True) if item.place >= 0]
         )
         if plan.rehearsal is not None:
             rows = rows.join(self._rehearsal_rows(plan.rehearsal, seed, update))
         stats |= {"time/score": scoring, "time/rollout": monotonic() - started}
-        return Generation(rows, stats, records)
+        return Generation(rows, state, stats, records)
 
     def _sample(
         self,
@@ -172,8 +180,14 @@ class Roller:
         )
         rows = with_scores(rows, scored).to(processes.device)
         if self._needs_statistics if statistics is None else statistics:
-            logprobs, entropies = self.policy.statistics(rows)
-            rows = replace(rows, old_logprobs=logprobs, old_entropies=entropies)
+            chain = self.objective.chain
+            seen = self.policy.look(rows, chain.statistics | chain.old_statistics)
+            rows = replace(
+                rows,
+                old_logprobs=seen.logprobs,
+                old_entropies=seen.entropies,
+                old_statistics=seen.statistics,
+            )
         if self._needs_reference:
             rows = replace(rows, ref_logprobs=self.policy.reference_logprobs(rows))
         where = torch.tensor([item.place for item in completions], device=processes.device)
@@ -187,6 +201,7 @@ class Roller:
             self.plan.updates_per_rollout > 1
             or chain.measures_current_policy
             or bool(chain.needs & {"old_logprobs", "old_entropies"})
+            or bool(chain.statistics | chain.old_statistics)
             or self.objective.correction_max is not None
         )
 
@@ -217,6 +232,13 @@ class Roller:
                     *(len(concerned), len(scored), outcome, concerned[0].reason or "no reason"),
                     *(outcome, outcome),
                 )
+
+    def _steps(self, rows: RolloutBatch, separator: str) -> Tensor:
+        """Return the step of each token, (B, T) from 0: a token whose text has the separator ends one."""
+        ends = self.policy.tokens_with(separator).to(rows.completion_ids.device)
+        is_end = ends[rows.completion_ids] & rows.completion_mask
+        steps = is_end.long().cumsum(-1) - is_end.long()
+        return steps.masked_fill(~rows.completion_mask, -1)
 
     def _with_advantages(self, rows: RolloutBatch) -> RolloutBatch:
         counts = rows.is_scored

@@ -1,45 +1,44 @@
 """Rows of a generation as the loss and the log see them."""
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
 
 from torch import Tensor
 
-from rlvr.batch import Origin, RolloutBatch, TokenBatch
+from rlvr.batch import Origin, RolloutBatch, Seen, TokenBatch
 
 
 def trim(rows: RolloutBatch) -> RolloutBatch:
     """Return the rows without the columns that are padding in all of them; one of each kind stays."""
     width = max(int(rows.completion_mask.sum(-1).max()), 1)
     skip = rows.prompt_mask.shape[1] - max(int(rows.prompt_mask.sum(-1).max()), 1)
-    cut: dict[str, Tensor] = {}
-    for item in fields(rows):
-        value = getattr(rows, item.name)
-        if value is None or value.dim() < 2:
-            continue
-        is_prompt = item.name in ("prompt_ids", "prompt_mask")
-        cut[item.name] = value[:, skip:] if is_prompt else value[:, :width]
-    return replace(rows, **cut)
+
+    def cut(name: str, value: Tensor) -> Tensor:
+        if value.dim() < 2:
+            return value
+        return value[:, skip:] if name in ("prompt_ids", "prompt_mask") else value[:, :width]
+
+    return rows.map(cut)
 
 
-def token_batch(rows: RolloutBatch, logprobs: Tensor, entropies: Tensor | None) -> TokenBatch:
-    """Return the completion tokens of the rows under a policy.
+def token_batch(rows: RolloutBatch, seen: Seen) -> TokenBatch:
+    """Return the completion tokens of the rows as a policy sees them.
 
-    Args:
-        rows: Without log-probs of the sampling policy, the given ones stand for them.
-        logprobs: (B, T), of the current policy.
-        entropies: (B, T), of the current policy.
+    Without log-probs of the policy that generated, those of the given one stand for them.
     """
     is_rehearsal = (rows.origin == Origin.REHEARSAL).unsqueeze(-1)
+    logprobs = seen.logprobs
     return TokenBatch(
         logprobs=logprobs,
         old_logprobs=logprobs.detach() if rows.old_logprobs is None else rows.old_logprobs,
         advantages=rows.advantages.to(logprobs.dtype),
         mask=rows.mask & ~is_rehearsal,
         rehearsal_mask=rows.completion_mask & is_rehearsal,
+        completion_mask=rows.completion_mask,
         origin=rows.origin,
-        entropies=entropies,
+        entropies=seen.entropies,
+        statistics=seen.statistics,
         old_entropies=rows.old_entropies,
+        old_statistics=rows.old_statistics,
         ref_logprobs=rows.ref_logprobs,
         initial_logprobs=rows.initial_logprobs,
         sampling_logprobs=rows.sampling_logprobs,

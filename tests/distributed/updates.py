@@ -19,13 +19,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # torchrun starts this file 
 from rlvr import aggregate, surrogate
 from rlvr.entropy.control import build_control, chain
 from rlvr.loss import Objective
+from tests.entropy.settings import REACHES
 from tests.trainer import tiny
-
-# wide enough to touch tokens of a generation this small
-OPTIONS: dict[str, dict[str, Any]] = {
-    "clip_cov": {"fraction": 0.2, "covariance_low": 0.1},
-    "kl_cov": {"fraction": 0.2},
-}
 
 
 @dataclass(frozen=True)
@@ -35,7 +30,7 @@ class Case:
     controls: tuple[str, ...] = ()
     surrogate: Callable[..., Any] = surrogate.clipped
     aggregate: Callable[..., Any] = aggregate.token_mean
-    options: dict[str, dict[str, Any]] = field(default_factory=lambda: OPTIONS)
+    options: dict[str, dict[str, Any]] = field(default_factory=lambda: REACHES)
     left_out: int = 0
     """Rows that the last group of the generation lacks."""
 

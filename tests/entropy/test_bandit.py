@@ -3,7 +3,7 @@
 A small run of the whole contract: plan, rollout, shape, measure, apply, step; several updates a rollout.
 """
 
-from typing import Any
+from collections.abc import Collection
 
 import pytest
 import torch
@@ -12,23 +12,29 @@ from torch import Tensor
 from rlvr.advantage import group_zscore
 from rlvr.aggregate import token_mean
 from rlvr.batch import Origin, RolloutBatch
-from rlvr.entropy.control import Chain, build_control, chain
+from rlvr.entropy.control import Chain, build_control, chain, control_names
 from rlvr.loss import Objective
 from rlvr.rollout.cut import assign_updates
 from rlvr.rollout.rehearsal import as_rehearsal, draw
 from rlvr.rollout.rows import token_batch
 from rlvr.surrogate import clipped
-from tests.entropy.toy import observe
+from tests.entropy.settings import KEEPS_ENTROPY, MOVES_NO_ENTROPY
+from tests.entropy.toy import look
 
 CONTEXTS, ARMS, GROUP, UPDATES = 16, 5, 8, 4
 RIGHT = torch.tensor([True, True, False, False, True])  # three of five arms earn 1
 
 
 def pulls(
-    table: Tensor, contexts: Tensor, temperature: float, origin: Origin, generator: torch.Generator
+    table: Tensor,
+    contexts: Tensor,
+    temperature: float,
+    origin: Origin,
+    generator: torch.Generator,
+    names: Collection[str] = (),
 ) -> RolloutBatch:
     taken = torch.multinomial((table[contexts] / temperature).softmax(-1), 1, generator=generator)
-    logprobs, entropies = observe(table[contexts].unsqueeze(1), taken)
+    seen = look(table[contexts].unsqueeze(1), taken, names)
     rewards = RIGHT[taken.squeeze(-1)].double()
     groups = contexts + (CONTEXTS if origin is Origin.TEMPERED else 0)
     mask = torch.ones_like(taken, dtype=torch.bool)
@@ -42,8 +48,11 @@ def pulls(
         rewards=rewards,
         group_ids=groups,
         origin=torch.full_like(contexts, origin),
-        old_logprobs=logprobs,
-        old_entropies=entropies,
+        old_logprobs=seen.logprobs,
+        old_entropies=seen.entropies,
+        old_statistics=seen.statistics,
+        ref_logprobs=seen.logprobs,
+        segment_ids=torch.zeros_like(taken),
     )
 
 
@@ -56,30 +65,29 @@ def entropies_of_a_run(controls: Chain, rollouts: int = 40, step: float = 12.0) 
     first = pulls(table, everyone, 1.0, Origin.POLICY, generator)
     buffer = as_rehearsal(first.rows(first.rewards == 1))
     state = controls.init()
+    names = controls.statistics | controls.old_statistics
     curve = []
     for number in range(rollouts):
         curve.append(mean_entropy(table))
         plan = controls.plan(state)
-        batch = pulls(table, everyone, 1.0, Origin.POLICY, generator)
+        batch = pulls(table, everyone, 1.0, Origin.POLICY, generator, names)
         if plan.tempered is not None:
             some = everyone[: int(plan.tempered.prompt_fraction * CONTEXTS) * GROUP]
             batch = batch.join(
-                pulls(table, some, plan.tempered.temperature, Origin.TEMPERED, generator)
+                pulls(table, some, plan.tempered.temperature, Origin.TEMPERED, generator, names)
             )
-        batch, _ = controls.shape(batch, state)
+        batch, state, _ = controls.reward(batch, state)
+        batch, state, _ = controls.shape(batch, state)
         if plan.rehearsal is not None:
             batch = batch.join(draw(buffer, plan.rehearsal.rows_per_update * UPDATES, number))
         # two passes: without shared parameters the first pass meets a policy that has not moved
         for rows in 2 * assign_updates(batch, CONTEXTS // UPDATES, UPDATES):
             part = batch.rows(rows)
             free = table.clone().requires_grad_()
-            logprobs, entropies = observe(
-                free[part.prompt_ids.squeeze(-1)].unsqueeze(1), part.completion_ids
-            )
-            seen = token_batch(part, logprobs, entropies.detach())
-            population = token_batch(part, logprobs.detach(), entropies.detach())
+            now = look(free[part.prompt_ids.squeeze(-1)].unsqueeze(1), part.completion_ids, names)
+            population = token_batch(part, now.map(lambda _, value: value.detach()))
             decision = objective.decide(population, [torch.arange(len(part))], state, number)
-            loss, stats = objective.loss(seen, decision)
+            loss, stats = objective.loss(token_batch(part, now), decision)
             loss.backward()
             assert free.grad is not None
             table = table - step * free.grad
@@ -102,13 +110,8 @@ def test_plain_grpo_loses_entropy(plain: list[float]) -> None:
     assert plain[-1] < 0.8 * plain[0]
 
 
-KEEPS_ENTROPY: dict[str, dict[str, Any]] = {
-    "clip_cov": {"fraction": 0.3, "covariance_low": 0.1, "clip_low": None, "clip_high": None},
-    "kl_cov": {"fraction": 0.3, "kl_coef": 2.0},
-    "steer": {"weight_min": 0.1},
-    "aepo": {"target": 1.5, "rows": 16, "temperature_high": 2.0},
-    "dph": {"coef": 1.0, "rows_per_update": 16},
-}
+def test_every_control_says_which_way_it_moves_the_entropy() -> None:
+    assert set(control_names()) == KEEPS_ENTROPY.keys() | MOVES_NO_ENTROPY.keys()
 
 
 @pytest.mark.parametrize("name", KEEPS_ENTROPY)

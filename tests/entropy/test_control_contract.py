@@ -2,7 +2,7 @@
 
 import importlib
 import json
-from dataclasses import fields, replace
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
@@ -12,7 +12,7 @@ from torch import Tensor
 from rlvr.batch import TokenBatch
 from rlvr.entropy.control import Chain, build_control, chain, control_names
 from rlvr.loss import Objective
-from tests.entropy import toy
+from tests.entropy import settings, toy
 
 NAMES = control_names()
 ROWS, WIDTH = 8, 7
@@ -23,9 +23,8 @@ def module(name: str) -> ModuleType:
 
 
 def controlled(name: str) -> Objective:
-    """Return the objective with the control at its defaults, its thresholds within reach of a toy."""
-    wide = {"clip_cov": {"fraction": 0.2, "covariance_low": 0.1}, "kl_cov": {"fraction": 0.2}}
-    return toy.objective(chain(build_control(name, wide.get(name, {}))))
+    """Return the objective with the control, its thresholds within reach of a toy."""
+    return toy.objective(chain(settings.built(name)))
 
 
 def update() -> tuple[TokenBatch, Tensor, Tensor]:
@@ -62,16 +61,12 @@ def test_defaults_change_something(name: str) -> None:
 def test_padding_never_matters(name: str, filling: float) -> None:
     batch, table, taken = update()
     padding = ~(batch.mask | batch.rehearsal_mask)
-    dirty = {
-        item.name: getattr(batch, item.name).masked_fill(padding, filling)
-        for item in fields(batch)
-        if getattr(batch, item.name).is_floating_point()
-    }
+    dirty = batch.map(
+        lambda _, value: value.masked_fill(padding, filling) if value.is_floating_point() else value
+    )
     table_dirty = table.masked_fill(padding.unsqueeze(-1), filling)
     objective = controlled(name)
-    loss, gradient, _, _ = toy.loss_and_gradient(
-        objective, replace(batch, **dirty), table_dirty, taken
-    )
+    loss, gradient, _, _ = toy.loss_and_gradient(objective, dirty, table_dirty, taken)
     clean, clean_gradient, _, _ = toy.loss_and_gradient(objective, batch, table, taken)
     assert loss == clean
     assert (gradient[~padding] == clean_gradient[~padding]).all()
@@ -80,15 +75,13 @@ def test_padding_never_matters(name: str, filling: float) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_more_padding_never_matters(name: str) -> None:
     batch, table, taken = update()
-    wide = {
-        item.name: torch.nn.functional.pad(getattr(batch, item.name), (0, 3))
-        for item in fields(batch)
-        if getattr(batch, item.name).dim() == 2
-    }
+    wide = batch.map(
+        lambda _, value: torch.nn.functional.pad(value, (0, 3)) if value.dim() == 2 else value
+    )
     objective = controlled(name)
     loss, gradient, _, _ = toy.loss_and_gradient(
         objective,
-        replace(batch, **wide),
+        wide,
         torch.nn.functional.pad(table, (0, 0, 0, 3)),
         torch.nn.functional.pad(taken, (0, 3)),
     )
@@ -147,10 +140,10 @@ def test_gradient_is_that_of_the_loss(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_inputs_are_not_changed(name: str) -> None:
     batch, table, taken = update()
-    before = {item.name: getattr(batch, item.name).clone() for item in fields(batch)}
+    before = batch.map(lambda _, value: value.clone())
     toy.loss_and_gradient(controlled(name), batch, table, taken)
-    for key, value in before.items():
-        assert torch.equal(getattr(batch, key), value), key
+    for (key, value), (_, expected) in zip(batch.tensors(), before.tensors(), strict=True):
+        torch.testing.assert_close(value, expected, rtol=0, atol=0, msg=key)
 
 
 DEGENERATE = {

@@ -9,6 +9,7 @@ import torch
 from rlvr.batch import Origin, RolloutBatch, TokenBatch
 from rlvr.entropy import aepo, clip_cov, dph, kl_cov, steer
 from rlvr.entropy.control import chain
+from rlvr.kernels.naive import logprob_entropy
 from rlvr.loss import update_metrics
 from tests.entropy import toy
 
@@ -232,7 +233,7 @@ def test_the_predicted_entropy_change_is_that_of_a_softmax_step():
     # the likeliest action is the right one; centred for each position, as a group's advantages are
     likeliest, best = logits.softmax(-1).max(-1, keepdim=True)
     advantages = (taken == best).double() - likeliest
-    logprobs, entropies = toy.observe(logits.unsqueeze(1), taken)
+    logprobs, entropies = logprob_entropy(logits.unsqueeze(1), taken)
     mask = torch.ones_like(logprobs, dtype=torch.bool)
     batch = TokenBatch(
         logprobs=logprobs,
@@ -251,7 +252,7 @@ def test_the_predicted_entropy_change_is_that_of_a_softmax_step():
     predicted = update_metrics(means, step, None)["entropy/predicted_change"]
     onehot = torch.nn.functional.one_hot(taken.squeeze(-1), 5)
     moved = logits + step * advantages * (onehot - logits.softmax(-1))
-    _, after = toy.observe(moved.unsqueeze(1), taken)
+    _, after = logprob_entropy(moved.unsqueeze(1), taken)
     measured = float((after - entropies).mean())
     assert predicted is not None
     assert abs(measured) > 1e-5

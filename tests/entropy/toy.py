@@ -1,13 +1,17 @@
 """A table of logits as policy: exact log-probs and entropies, gradients by the table, small enough for gradcheck."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from rlvr.batch import Origin, TokenBatch
+from rlvr.batch import Origin, Seen, TokenBatch
 from rlvr.entropy.control import Chain
+from rlvr.kernels.naive import logprob_entropy
+from rlvr.logprobs import of_logits
 from rlvr.loss import Decision, Objective
+from tests.entropy import settings
 
 VOCABULARY = 5
 
@@ -25,7 +29,8 @@ def facts(rows: int = 8, width: int = 7, *, rehearsal: int = 2, seed: int = 0) -
     exists = torch.arange(width) < lengths[:, None]
     is_rehearsal = torch.arange(rows) >= rows - rehearsal
     old = logits(rows, width, seed) + 0.3 * logits(rows, width, seed + 7)
-    old_logprobs, old_entropies = observe(old, actions(rows, width, seed))
+    seen_then = look(old, actions(rows, width, seed), settings.statistics())
+    old_logprobs, old_entropies = seen_then.logprobs, seen_then.entropies
     shift = 0.4 * torch.randn(2, rows, width, generator=generator, dtype=torch.float64)
     advantages = torch.randn(rows, 1, generator=generator, dtype=torch.float64)
     return TokenBatch(
@@ -40,6 +45,9 @@ def facts(rows: int = 8, width: int = 7, *, rehearsal: int = 2, seed: int = 0) -
         ref_logprobs=old_logprobs + shift[0],
         initial_logprobs=old_logprobs + shift[1],
         sampling_logprobs=old_logprobs - 0.1 * shift[0],
+        completion_mask=exists,
+        statistics=seen_then.statistics,
+        old_statistics=seen_then.statistics,
     )
 
 
@@ -48,16 +56,19 @@ def actions(rows: int, width: int, seed: int = 0) -> Tensor:
     return torch.randint(0, VOCABULARY, (rows, width), generator=generator)
 
 
-def observe(table: Tensor, taken: Tensor) -> tuple[Tensor, Tensor]:
-    log_p = table.log_softmax(-1)
-    logprobs = log_p.gather(-1, taken.unsqueeze(-1)).squeeze(-1)
-    return logprobs, -(log_p.exp() * log_p).sum(-1)
+def look(table: Tensor, taken: Tensor, names: Collection[str] = ()) -> Seen:
+    """Return the tokens as the policy `table` (B, T, V) sees them, with the named statistics."""
+    logprobs, entropies = logprob_entropy(table, taken)
+    found = of_logits(table.flatten(0, 1), taken.flatten(), names)
+    return Seen(logprobs, entropies, {name: part.view_as(logprobs) for name, part in found.items()})
 
 
 def seen(batch: TokenBatch, table: Tensor, taken: Tensor) -> TokenBatch:
-    """Return the batch as the policy `table` sees it."""
-    logprobs, entropies = observe(table, taken)
-    return replace(batch, logprobs=logprobs, entropies=entropies).zero_padding()
+    """Return the batch as the policy `table` sees it now."""
+    now = look(table, taken, batch.old_statistics.keys())
+    return replace(
+        batch, logprobs=now.logprobs, entropies=now.entropies, statistics=now.statistics
+    ).zero_padding()
 
 
 def loss_and_gradient(

@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -186,7 +187,7 @@ def check_clip_cov(golden: Golden) -> None:
             assert int(detached.sum()) == outputs["num_selected"]
             assert not (detached & ~candidate).any()
             marks = {"clip_cov": {"candidate": candidate, "detached": selected}}
-            return Decision(marks, decided.weights)
+            return replace(decided, marks=marks)
 
         return change
 
@@ -217,7 +218,7 @@ def check_kl_cov(golden: Golden) -> None:
         if outputs["selection_is_unique"]:
             assert (ours == theirs).all()
         # a tie at the last place is theirs to break
-        return Decision({"kl_cov": {"selected": theirs}}, decided.weights)
+        return replace(decided, marks={"kl_cov": {"selected": theirs}})
 
     batch = golden.batch(golden.input("log_prob"))
     ours = clip_cov.covariance(batch.logprobs, batch.advantages, batch.mask)
@@ -335,7 +336,7 @@ def check_aepo(golden: Golden) -> None:
             )
         )
     rollout = rows[0].join(rows[1])
-    shaped, _ = control.shape(rollout, state)
+    shaped, _, _ = control.shape(rollout, state)
     positives = aepo.is_positive(rollout, config.advantage_threshold)
     assert int(positives.sum()) == outputs["num_positive"]
     assert int((shaped.origin == Origin.TEMPERED).sum()) == outputs["num_used"]

@@ -9,13 +9,10 @@ import torch
 from rlvr import aggregate, surrogate
 from rlvr.entropy.control import build_control, chain, control_names
 from rlvr.loss import Objective
+from tests.entropy.settings import REACHES
 from tests.trainer import tiny
 
-# wide enough to touch tokens of a generation this small
-OPTIONS: dict[str, dict[str, Any]] = {
-    "clip_cov": {"fraction": 0.2, "covariance_low": 0.1},
-    "kl_cov": {"fraction": 0.2},
-}
+OPTIONS: dict[str, dict[str, Any]] = dict(REACHES)
 CHAINS = [[], *([name] for name in control_names()), ["steer", "dph"]]
 CUTS = [(8, 1), (4, 2), (1, 8)]
 

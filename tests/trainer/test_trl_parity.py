@@ -79,7 +79,7 @@ def test_empty_chain_has_trls_loss_and_gradient(name: str, tmp_path: Path) -> No
     batch = tiny.rollout(rehearsal=False, dtype=torch.float32)
     # near the policy, so that some tokens are clipped and some are not
     with torch.no_grad():
-        logprobs, _, _ = made._forward(made.model, batch)
+        logprobs = made.look(batch).logprobs
     noise = torch.randn(2, *logprobs.shape, generator=torch.Generator().manual_seed(1))
     old, reference = logprobs + 0.3 * noise
     batch = replace(batch, old_logprobs=old, ref_logprobs=reference)

@@ -16,6 +16,7 @@ from rlvr.loss import Objective
 from rlvr.rewards.scorer import Scorer
 from rlvr.surrogate import clipped
 from rlvr.trainer import Trainer
+from tests.entropy.settings import statistics
 
 BASE = Path(__file__).parents[2] / "recipes" / "demo" / "base"
 ROWS = [
@@ -115,6 +116,8 @@ def rollout(
         old_entropies=torch.rand(shape, generator=generator, dtype=dtype) * 2,
         ref_logprobs=logprobs(),
         initial_logprobs=logprobs(),
+        segment_ids=(torch.arange(width) // 3).expand(shape).masked_fill(~completion_mask, -1),
+        old_statistics={name: logprobs().exp() for name in statistics()},
     )
 
 

@@ -1,0 +1,215 @@
+"""Statistics of next-token distributions beyond log-prob and entropy, in chunks of tokens.
+
+A statistic has a name with its parameters, `kind` or `kind:parameter`; p is the softmax at the recipe's temperature:
+
+    sum_p2                  Σ p²
+    sum_p2_logp             Σ p² ln p
+    top_p_entropy:M[:K]     entropy of the renormalised head of the distribution: the most likely tokens before the one
+                            with which their mass reaches M (that one is left out, as in SIREN's code; with a token of
+                            p >= M nothing is left and the entropy is 0); of the K most likely tokens at most. Carries
+                            gradient.
+    nucleus_entropy:M       the same of the smallest set with mass >= M (nucleus sampling). Carries gradient.
+    top_k_entropy:K         -Σ p ln p over the K most likely tokens, not renormalised
+    top_k_mass:K            Σ p over them
+    min_p_logprob:R         log-prob of the sampled token after tokens of p < R max p are taken out and the others
+                            renormalised; FILTERED for a token that is taken out
+    tempered_logprob:T      log-prob of the sampled token at temperature T
+
+Only what a control asks for is computed. Logits exist for one chunk of tokens at a time; where a statistic carries
+gradient its chunk is computed again in the backward pass.
+"""
+
+from collections.abc import Callable, Collection, Iterable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+FILTERED = -1e4
+"""Log-prob of a token that min-p takes out."""
+CHUNK = 2**24
+"""Logits of a chunk: 64 MiB in float32."""
+
+Logits = Callable[[Tensor], Tensor]
+
+
+def top_p_entropy(log_p: Float[Tensor, "N V"], mass: float, most: int = 0) -> Float[Tensor, " N"]:
+    """Return the entropy, nats, of the tokens ranked before the one that reaches the mass, renormalised."""
+    return _entropy_of_head(log_p, mass, most, whole=False)
+
+
+def nucleus_entropy(log_p: Float[Tensor, "N V"], mass: float) -> Float[Tensor, " N"]:
+    """Return the entropy, nats, of the smallest set with at least this mass, renormalised."""
+    return _entropy_of_head(log_p, mass, 0, whole=True)
+
+
+def _entropy_of_head(log_p: Tensor, mass: float, most: int, *, whole: bool) -> Tensor:
+    size = log_p.shape[-1]
+    ranked = log_p.topk(min(most or size, size), dim=-1).values
+    p = ranked.exp()
+    with torch.no_grad():
+        reached = p.cumsum(-1)
+        # before a token: its own mass left out
+        inside = (reached - p < mass) if whole else (reached < mass)
+    # where before the product: the gradient of 0 x ln 0 is not a number
+    kept = torch.where(inside, p, 0.0)
+    total = kept.sum(-1)
+    # H = ln Z - Σ p ln p / Z, with Z the mass of the set
+    inner = (kept * torch.where(inside, ranked, 0.0)).sum(-1)
+    is_empty = total <= 0
+    safe = torch.where(is_empty, 1.0, total)
+    return torch.where(is_empty, 0.0, safe.log() - inner / safe)
+
+
+def min_p_logprob(
+    log_p: Float[Tensor, "N V"], logprobs: Float[Tensor, " N"], fraction: float
+) -> Float[Tensor, " N"]:
+    """Return the log-prob of the sampled token after min-p filtering; FILTERED where it is taken out."""
+    # as the authors: p < fraction x max p is out
+    bound = log_p.exp().amax(-1, keepdim=True) * fraction
+    is_out = log_p.exp() < bound
+    kept = log_p.masked_fill(is_out, -torch.inf).logsumexp(-1)
+    return torch.where(logprobs.exp() < bound.squeeze(-1), FILTERED, logprobs - kept)
+
+
+def _tempered(logits: Tensor, targets: Tensor, ratio: float) -> Tensor:
+    scaled = logits * ratio
+    return scaled.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - scaled.logsumexp(-1)
+
+
+WITH_GRADIENT = frozenset({"top_p_entropy", "nucleus_entropy"})
+_PARAMETERS: dict[str, tuple[int, int]] = {
+    "sum_p2": (0, 0),
+    "sum_p2_logp": (0, 0),
+    "top_p_entropy": (1, 2),
+    "nucleus_entropy": (1, 1),
+    "top_k_entropy": (1, 1),
+    "top_k_mass": (1, 1),
+    "min_p_logprob": (1, 1),
+    "tempered_logprob": (1, 1),
+}
+
+
+def statistic(kind: str, *parameters: float) -> str:
+    """Return the name of a statistic.
+
+    Raises:
+        ValueError: If there is none of this kind, or it takes other parameters.
+
+    Example:
+        >>> statistic("top_p_entropy", 0.8), statistic("top_k_mass", 10)
+        ('top_p_entropy:0.8', 'top_k_mass:10')
+    """
+    name = ":".join([kind, *(f"{value:g}" for value in parameters)])
+    parse(name)
+    return name
+
+
+def parse(name: str) -> tuple[str, list[float]]:
+    """Return kind and parameters of a statistic's name.
+
+    Raises:
+        ValueError: If there is none of this name.
+    """
+    kind, *rest = name.split(":")
+    if kind not in _PARAMETERS:
+        raise ValueError(f"no statistic {name!r}; there are: {', '.join(_PARAMETERS)}")
+    least, most = _PARAMETERS[kind]
+    if not least <= len(rest) <= most:
+        raise ValueError(
+            f"statistic {kind} takes {least} to {most} parameters, not {len(rest)}: {name!r}"
+        )
+    return kind, [float(value) for value in rest]
+
+
+def carries_gradient(name: str) -> bool:
+    """Return whether a statistic has a gradient."""
+    return parse(name)[0] in WITH_GRADIENT
+
+
+def of_logits(
+    logits: Float[Tensor, "N V"],
+    targets: Int[Tensor, " N"],
+    names: Iterable[str],
+    *,
+    temperature: float = 1.0,
+) -> dict[str, Float[Tensor, " N"]]:
+    """Return the named statistics of softmax(logits / temperature).
+
+    Example:
+        >>> of_logits(torch.zeros(1, 4), torch.tensor([2]), ["sum_p2", "tempered_logprob:2"])
+        {'sum_p2': tensor([0.2500]), 'tempered_logprob:2': tensor([-1.3863])}
+    """
+    log_p = torch.log_softmax(logits / temperature, dim=-1)
+    logprobs = log_p.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+
+    def top(count: float) -> Tensor:
+        return log_p.topk(min(int(count), log_p.shape[-1]), dim=-1).values
+
+    found: dict[str, Tensor] = {}
+    for name in names:
+        kind, parameters = parse(name)
+        match kind:
+            case "sum_p2":
+                value = (2 * log_p).exp().sum(-1)
+            case "sum_p2_logp":
+                value = ((2 * log_p).exp() * log_p).nan_to_num(nan=0.0).sum(-1)
+            case "top_p_entropy":
+                value = top_p_entropy(log_p, parameters[0], *map(int, parameters[1:]))
+            case "nucleus_entropy":
+                value = nucleus_entropy(log_p, parameters[0])
+            case "top_k_entropy":
+                ranked = top(parameters[0])
+                value = -(ranked.exp() * ranked).sum(-1)
+            case "top_k_mass":
+                value = top(parameters[0]).exp().sum(-1)
+            case "min_p_logprob":
+                value = min_p_logprob(log_p, logprobs, parameters[0])
+            case _:
+                value = _tempered(logits, targets, 1 / parameters[0])
+        found[name] = value if kind in WITH_GRADIENT else value.detach()
+    return found
+
+
+def in_chunks(
+    hidden: Float[Tensor, "N H"],
+    head: Logits,
+    targets: Int[Tensor, " N"],
+    names: Collection[str],
+    *,
+    vocabulary: int,
+    temperature: float = 1.0,
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, Float[Tensor, " N"]]:
+    """Return the named statistics of softmax(head(hidden) / temperature), a chunk of tokens at a time.
+
+    Args:
+        hidden: Last hidden state at each token's position.
+        head: From (n, H) to the logits, (n, V), of those tokens.
+        targets: Sampled tokens.
+        names: Of statistics.
+        vocabulary: V: `CHUNK` / V tokens form a chunk.
+        temperature: Of the distribution.
+        dtype: In which the statistics are computed.
+    """
+    names = sorted(names)
+    with_gradient = [name for name in names if carries_gradient(name) and torch.is_grad_enabled()]
+    plain = [name for name in names if name not in with_gradient]
+
+    def of(part: Tensor, taken: Tensor, wanted: list[str]) -> tuple[Tensor, ...]:
+        found = of_logits(head(part).to(dtype), taken, wanted, temperature=temperature)
+        return tuple(found[name] for name in wanted)
+
+    columns: dict[str, list[Tensor]] = {name: [] for name in names}
+    size = max(CHUNK // vocabulary, 1)
+    for part, taken in zip(hidden.split(size), targets.split(size), strict=True):
+        if with_gradient:
+            values = checkpoint(of, part, taken, with_gradient, use_reentrant=False)
+            for name, value in zip(with_gradient, values, strict=True):
+                columns[name].append(value)
+        if plain:
+            with torch.no_grad():
+                for name, value in zip(plain, of(part, taken, plain), strict=True):
+                    columns[name].append(value)
+    return {name: torch.cat(values) for name, values in columns.items()}

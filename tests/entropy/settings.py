@@ -1,0 +1,34 @@
+"""Options with which each entropy control does something on the small populations of the tests; {} without an entry."""
+
+from typing import Any
+
+from rlvr.entropy.control import build_control, control_names
+
+REACHES: dict[str, dict[str, Any]] = {
+    "clip_cov": {"fraction": 0.2, "covariance_low": 0.1},
+    "kl_cov": {"fraction": 0.2},
+}
+"""Thresholds and fractions within reach of some tens of tokens."""
+
+KEEPS_ENTROPY: dict[str, dict[str, Any]] = {
+    "clip_cov": {"fraction": 0.3, "covariance_low": 0.1, "clip_low": None, "clip_high": None},
+    "kl_cov": {"fraction": 0.3, "kl_coef": 2.0},
+    "steer": {"weight_min": 0.1},
+    "aepo": {"target": 1.5, "rows": 16, "temperature_high": 2.0},
+    "dph": {"coef": 1.0, "rows_per_update": 16},
+}
+"""Options with which a control keeps more entropy than plain GRPO on the bandit."""
+
+MOVES_NO_ENTROPY: dict[str, str] = {}
+"""Controls of which no more entropy is claimed, and why."""
+
+
+def built(name: str) -> Any:
+    """Return the control with its options of `REACHES`."""
+    return build_control(name, REACHES.get(name, {}))
+
+
+def statistics() -> list[str]:
+    """Return every statistic that some control reads."""
+    controls = [built(name) for name in control_names()]
+    return sorted(set().union(*(item.statistics | item.old_statistics for item in controls)))
