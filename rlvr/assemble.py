@@ -9,7 +9,7 @@ import torch
 
 from rlvr import advantage, aggregate, divergence, surrogate
 from rlvr.check.plan import BatchPlan
-from rlvr.entropy.control import build_control, chain
+from rlvr.controls import build_chain
 from rlvr.inputs import Inputs
 from rlvr.loss import Objective
 from rlvr.recipe import Recipe
@@ -34,7 +34,7 @@ def build_objective(recipe: Recipe) -> Objective:
             getattr(surrogate, algorithm.surrogate.name), **algorithm.surrogate.options
         ),
         aggregate=partial(getattr(aggregate, algorithm.aggregate.name), **options),
-        chain=chain(*(build_control(item.name, item.options) for item in recipe.entropy)),
+        chain=build_chain(recipe),
         clip_low=algorithm.clip_low,
         clip_high=algorithm.clip_high,
         dual_clip=algorithm.dual_clip,

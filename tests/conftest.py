@@ -26,6 +26,7 @@ install_import_hook(
         "rlvr.divergence",
         "rlvr.entropy",
         "rlvr.kernels",
+        "rlvr.logprobs",
         "rlvr.loss",
         "rlvr.surrogate",
     ],

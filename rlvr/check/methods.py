@@ -72,17 +72,20 @@ def _option_problems(item: NamedItem, config: type, at: Path) -> list[Problem]:
 
 
 def _chain_problems(recipe: Recipe, origins: Origins | None) -> Iterator[Problem]:
-    from rlvr.entropy.control import build_control, chain
+    from rlvr.controls import build_chain
 
-    controls = [build_control(item.name, item.options) for item in recipe.entropy]
     try:
-        composed = chain(*controls)
+        composed = build_chain(recipe)
         composed.plan(composed.init())
     except ValueError as error:
         yield Problem(("entropy",), f"cannot be combined: {error}.")
+        return
     rollout = recipe.rollout
     on_policy = rollout.prompts_per_rollout == rollout.prompts_per_update and rollout.passes == 1
-    for index, control in enumerate(controls):
+    for index, control in enumerate(composed.controls):
+        if control.idle:
+            text = f"has no effect: {control.idle}; change that, or remove it."
+            yield Problem(("entropy", index, control.name), text)
         if on_policy and control.idle_on_policy:
             text = (
                 f"has no effect: one update per rollout (prompts_per_rollout = prompts_per_update = "
