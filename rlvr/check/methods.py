@@ -54,10 +54,13 @@ def check_device(recipe: Recipe) -> None:
 
 
 def _control_problems(recipe: Recipe, origins: Origins | None) -> Iterator[Problem]:
+    from rlvr.controls import options_of
+
     problems: list[Problem] = []
     for index, item in enumerate(recipe.entropy):
         config = importlib.import_module(f"rlvr.entropy.{item.name}").Config
-        problems += _option_problems(item, config, ("entropy", index, item.name))
+        whole = NamedItem(name=item.name, options=options_of(item, recipe))
+        problems += _option_problems(whole, config, ("entropy", index, item.name))
     yield from problems
     if not problems:
         yield from _chain_problems(recipe, origins)
