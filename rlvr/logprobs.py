@@ -59,7 +59,8 @@ def _entropy_of_head(log_p: Tensor, mass: float, most: int, *, whole: bool) -> T
     inner = (kept * torch.where(inside, ranked, 0.0)).sum(-1)
     is_empty = total <= 0
     safe = torch.where(is_empty, 1.0, total)
-    return torch.where(is_empty, 0.0, safe.log() - inner / safe)
+    # rounding may leave less than nothing of a set of one
+    return torch.where(is_empty, 0.0, safe.log() - inner / safe).clamp(min=0.0)
 
 
 def min_p_logprob(
@@ -161,7 +162,7 @@ def of_logits(
                 value = nucleus_entropy(log_p, parameters[0])
             case "top_k_entropy":
                 ranked = top(parameters[0])
-                value = -(ranked.exp() * ranked).sum(-1)
+                value = -(ranked.exp() * ranked).nan_to_num(nan=0.0).sum(-1)
             case "top_k_mass":
                 value = top(parameters[0]).exp().sum(-1)
             case "min_p_logprob":

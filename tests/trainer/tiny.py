@@ -49,6 +49,7 @@ def trainer(
     dtype: torch.dtype = torch.float32,
     updates: int = 2,
     model: Any = None,
+    peft_config: Any = None,
     **arguments: Any,
 ) -> Trainer:
     """Return a trainer of the base policy on four countdown problems."""
@@ -81,6 +82,7 @@ def trainer(
         plan=batch_plan,
         arguments=config,
         folder=folder,
+        peft_config=peft_config,
     )
 
 
