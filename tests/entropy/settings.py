@@ -16,6 +16,7 @@ KEEPS_ENTROPY: dict[str, dict[str, Any]] = {
     "steer": {"weight_min": 0.1},
     "aepo": {"target": 1.5, "rows": 16, "temperature_high": 2.0},
     "dph": {"coef": 1.0, "rows_per_update": 16},
+    "entropy_bonus": {"coef": 0.05},
 }
 """Options with which a control keeps more entropy than plain GRPO on the bandit."""
 
