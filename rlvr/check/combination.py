@@ -119,20 +119,20 @@ def _rollout_problems(recipe: Recipe) -> Iterator[Problem]:
 
 def _vllm_problems(recipe: Recipe) -> Iterator[Problem]:
     rollout = recipe.rollout
-    extra = recipe.training.model_extra or {}
     cuts = {
         "top_p": rollout.top_p < 1,
         "top_k": rollout.top_k > 0,
         "min_p": bool(rollout.min_p),
     }
     for key, active in cuts.items():
-        if active and extra.get("vllm_importance_sampling_correction", True):
+        if active and rollout.correction_max is not None:
             text = (
                 f"is {show(getattr(rollout, key))}: vLLM reports log-probs renormalised over the tokens "
-                "it kept, so the correction for its mismatch is biased; turn the cut off, or set "
-                "training.vllm_importance_sampling_correction: false."
+                "it kept, so the correction for its mismatch is biased; turn the cut off, or the correction "
+                "(rollout.correction_max: null)."
             )
-            yield Problem(("rollout", key), text, also=(("rollout", "engine"),))
+            keys = (("rollout", "engine"), ("rollout", "correction_max"))
+            yield Problem(("rollout", key), text, also=keys)
     if recipe.training.device == "cpu":
         text = "is vllm, which needs a GPU, and training.device is cpu; use engine: transformers."
         yield Problem(("rollout", "engine"), text, also=(("training", "device"),))

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from rlvr.batch import LossTerms, Marks, RolloutBatch, TokenBatch
+from rlvr.logprobs import parse
 
 State = dict[str, Any]
 Stats = dict[str, Tensor]
@@ -157,6 +158,9 @@ class Chain:
             raise ValueError(
                 f"{' and '.join(clips)} both replace the clip, so the first would do nothing; keep one"
             )
+        for control in self.controls:
+            for name in control.statistics | control.old_statistics:
+                parse(name)
         for kind in ("needs", "statistics", "old_statistics"):
             wanted = frozenset().union(*(getattr(control, kind) for control in self.controls))
             object.__setattr__(self, kind, wanted)

@@ -17,7 +17,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))  # torchrun starts this file by its path
 
 from rlvr import aggregate, surrogate
-from rlvr.entropy.control import build_control, chain
+from rlvr.entropy.control import build_control, chain, control_names
 from rlvr.loss import Objective
 from tests.entropy.settings import REACHES
 from tests.trainer import tiny
@@ -37,11 +37,7 @@ class Case:
 
 CASES = {
     "plain": Case(),
-    "clip_cov": Case(("clip_cov",)),
-    "kl_cov": Case(("kl_cov",)),
-    "steer": Case(("steer",)),
-    "dph": Case(("dph",)),
-    "aepo": Case(("aepo",)),
+    **{name: Case((name,)) for name in control_names()},
     "steer+dph": Case(("steer", "dph")),
     "gspo, sequence_mean": Case((), surrogate.gspo, aggregate.sequence_mean),
     "gmpo, sequence_sum": Case((), surrogate.gmpo, aggregate.sequence_sum),
@@ -68,6 +64,8 @@ def build(folder: Path, case: Case, accumulation: int, processes: int, **argumen
 def generation(case: Case) -> Any:
     """Return the rows that a case trains on."""
     rows = tiny.rollout(rehearsal="dph" in case.controls)
+    controls = (build_control(name, case.options.get(name, {})) for name in case.controls)
+    rows = tiny.shaped(rows, chain(*controls))
     kept = [i for i in range(len(rows)) if not 16 - case.left_out <= i < 16]
     return rows.rows(torch.tensor(kept))
 

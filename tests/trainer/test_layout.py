@@ -29,7 +29,7 @@ def gradient(
     )
     plan = tiny.plan(micro_batch_size=cut[0], accumulation=cut[1])
     made = tiny.trainer(folder, objective, plan, dtype=torch.float64)
-    batch = tiny.rollout(rehearsal="dph" in names)
+    batch = tiny.shaped(tiny.rollout(rehearsal="dph" in names), controls)
     flat = tiny.gradient(made, batch, update)
     return flat, {name: value.tolist() for name, value in made._sums.items()}
 

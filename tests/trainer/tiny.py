@@ -12,6 +12,7 @@ from rlvr.advantage import group_zscore
 from rlvr.aggregate import token_mean
 from rlvr.batch import Origin, RolloutBatch
 from rlvr.check.plan import BatchPlan
+from rlvr.entropy.control import Chain
 from rlvr.loss import Objective
 from rlvr.rewards.scorer import Scorer
 from rlvr.surrogate import clipped
@@ -121,6 +122,12 @@ def rollout(
         segment_ids=(torch.arange(width) // 3).expand(shape).masked_fill(~completion_mask, -1),
         old_statistics={name: logprobs().exp() for name in statistics()},
     )
+
+
+def shaped(batch: RolloutBatch, chain: Chain) -> RolloutBatch:
+    """Return the generation as the controls make it before its first update."""
+    batch, state, _ = chain.reward(batch, chain.init())
+    return chain.shape(batch, state)[0]
 
 
 def gradient(made: Trainer, batch: RolloutBatch, update: int = 0) -> torch.Tensor:
