@@ -64,8 +64,9 @@ def train(name: str, entropy: list[Any], seed: int, folder: Path, options: list[
 
 
 def measured(output: Path) -> dict[str, float]:
-    """Return what a run ended with; `entropy` is the mean over its settled updates, `spread` its largest 20-update
-    mean deviation from it there.
+    """Return what a run ended with.
+
+    `entropy` is the mean over the settled updates, `lowest` and `highest` are of means over 20 updates there.
     """
     rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     found = {}
