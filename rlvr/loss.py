@@ -15,6 +15,7 @@ from torch import Tensor
 from rlvr.batch import LossTerms, Marks, Origin, TokenBatch, initial_terms
 from rlvr.divergence import k3
 from rlvr.entropy.control import Chain, State, Stats, kept_tokens, ratio, slice_marks
+from rlvr.entropy_change import discriminator
 
 Surrogate = Callable[[LossTerms, TokenBatch], Tensor]
 Aggregate = Callable[..., Tensor]
@@ -142,12 +143,12 @@ def diagnostics(terms: LossTerms, batch: TokenBatch) -> Stats:
     }
     if batch.entropies is not None:
         entropies = batch.entropies.detach()
-        gain, discriminator = advantages * r, logprobs.exp() * (logprobs + entropies)
+        gain, sampled = advantages * r, discriminator(logprobs, entropies)
         stats |= {
             "entropy": mean(entropies, own),
             "gain": mean(gain),
-            "discriminator": mean(discriminator),
-            "gain_discriminator": mean(gain * discriminator),
+            "discriminator": mean(sampled),
+            "gain_discriminator": mean(gain * sampled),
         }
     return stats
 
