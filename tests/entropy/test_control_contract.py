@@ -197,6 +197,13 @@ def test_every_option_says_what_it_means(name: str) -> None:
         assert info.description, f"{name}.{field} has no docstring"
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_docstring_says_scope_and_source(name: str) -> None:
+    text = module(name).__doc__ or ""
+    assert "Scope: " in text
+    assert "https://arxiv.org/abs/" in text or "of our own" in text
+
+
 def test_a_control_listed_twice_is_refused() -> None:
     control = build_control("steer", {})
     with pytest.raises(ValueError, match="'steer' is listed twice"):

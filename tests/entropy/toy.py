@@ -6,7 +6,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from rlvr.batch import Origin, Seen, TokenBatch
+from rlvr.advantage import group_zscore
+from rlvr.batch import Origin, RolloutBatch, Seen, TokenBatch
 from rlvr.entropy.control import Chain
 from rlvr.kernels.naive import logprob_entropy
 from rlvr.logprobs import of_logits
@@ -47,6 +48,45 @@ def facts(rows: int = 8, width: int = 7, *, rehearsal: int = 2, seed: int = 0) -
         sampling_logprobs=old_logprobs - 0.1 * shift[0],
         completion_mask=exists,
         statistics=seen_then.statistics,
+        old_statistics=seen_then.statistics,
+    )
+
+
+def generation(rows: int = 16, width: int = 6, *, tempered: int = 0, seed: int = 0) -> RolloutBatch:
+    """Return a generation of groups of 4 with rewards of 0 and 1, a reward left out, and an empty completion.
+
+    The last `tempered` rows are a second rollout.
+    """
+    generator = torch.Generator().manual_seed(seed + 3)
+    lengths = torch.randint(1, width + 1, (rows,), generator=generator)
+    lengths[0], lengths[1] = width, 0
+    exists = torch.arange(width) < lengths[:, None]
+    rewards = torch.randint(0, 2, (rows,), generator=generator).double()
+    rewards[4:8] = 0.0  # a group with one outcome
+    rewards[2] = torch.nan
+    groups = torch.arange(rows) // 4
+    advantages = group_zscore(rewards, groups)
+    taken = actions(rows, width, seed)
+    seen_then = look(logits(rows, width, seed), taken, settings.statistics())
+    shift = 0.4 * torch.randn(rows, width, generator=generator, dtype=torch.float64)
+    return RolloutBatch(
+        prompt_ids=torch.arange(rows).unsqueeze(-1),
+        prompt_mask=torch.ones(rows, 1, dtype=torch.bool),
+        completion_ids=taken,
+        completion_mask=exists,
+        mask=exists & ~rewards.isnan()[:, None],
+        advantages=advantages[:, None].expand(rows, width).clone(),
+        rewards=rewards,
+        group_ids=groups,
+        origin=torch.where(
+            torch.arange(rows) < rows - tempered, int(Origin.POLICY), int(Origin.TEMPERED)
+        ),
+        outcomes=(rewards == 0).long(),
+        truncated=lengths == width,
+        old_logprobs=seen_then.logprobs.masked_fill(~exists, 0.0),
+        old_entropies=seen_then.entropies,
+        ref_logprobs=seen_then.logprobs + shift,
+        segment_ids=(torch.arange(width) // 2).expand(rows, width).masked_fill(~exists, -1),
         old_statistics=seen_then.statistics,
     )
 
