@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from pydantic import ValidationError
 
+from rlvr import catalog
 from rlvr.check.combination import (
     COMMON_VERIFIER_OPTIONS,
     is_chosen,
@@ -88,6 +89,13 @@ def _chain_problems(recipe: Recipe, origins: Origins | None) -> Iterator[Problem
     for index, control in enumerate(composed.controls):
         if control.idle:
             text = f"has no effect: {control.idle}; change that, or remove it."
+            yield Problem(("entropy", index, control.name), text)
+        reads = catalog.functions("surrogate")[recipe.algorithm.surrogate.name].reads
+        if control.replaces_clip and control.measure is None and "clip_high" not in reads:
+            text = (
+                f"has no effect: it only sets the clip, which the surrogate {recipe.algorithm.surrogate} does not "
+                "use; remove it, or choose another surrogate."
+            )
             yield Problem(("entropy", index, control.name), text)
         if on_policy and control.idle_on_policy:
             text = (

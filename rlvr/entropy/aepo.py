@@ -128,6 +128,9 @@ def build(config: Config) -> EntropyControl:
 
     return EntropyControl(
         name="aepo",
+        idle="rows or prompt_fraction is 0, so no tempered row is used"
+        if config.rows == 0 or config.prompt_fraction == 0
+        else None,
         init=lambda: {"entropy": 0.0},
         plan=plan,
         shape=shape,

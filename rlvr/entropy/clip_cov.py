@@ -145,6 +145,7 @@ def build(config: Config) -> EntropyControl:
         scope=config.scope,
         measures_current_policy=True,
         replaces_clip=replaces_clip,
+        idle="fraction is 0, so no token is detached" if config.fraction == 0 else None,
         measure=measure,
         apply=apply,
     )

@@ -178,7 +178,12 @@ def build(config: Config) -> EntropyControl:
     if has_on_policy_half:
         needs.add("ref_logprobs")
     return EntropyControl(
-        name="dph", needs=frozenset(needs), plan=plan, measure=measure, apply=apply
+        name="dph",
+        needs=frozenset(needs),
+        idle="coef is 0, so the divergence has no weight" if config.coef == 0 else None,
+        plan=plan,
+        measure=measure,
+        apply=apply,
     )
 
 

@@ -109,6 +109,9 @@ def build(config: Config) -> EntropyControl:
         scope=config.scope,
         measures_current_policy=True,
         replaces_clip=config.replace_clip,
+        idle="fraction or kl_coef is 0, so no token is pulled back"
+        if config.fraction == 0 or config.kl_coef == 0
+        else None,
         idle_on_policy="the policy has not moved since the rollout, so |log π - log π_old| and its gradient are 0",
         measure=measure,
         apply=apply,

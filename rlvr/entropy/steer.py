@@ -117,6 +117,7 @@ def build(config: Config) -> EntropyControl:
         needs=frozenset({"old_entropies"}),
         scope=config.scope,
         measures_current_policy=True,
+        idle="every token's weight is 1" if config.weight_min == config.weight_max == 1 else None,
         measure=measure,
         apply=apply,
     )

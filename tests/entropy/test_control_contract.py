@@ -42,7 +42,10 @@ def test_off_is_plain_grpo(name: str) -> None:
     plain, plain_gradient, _, _ = toy.loss_and_gradient(toy.objective(), *update())
     assert loss == plain
     assert (gradient == plain_gradient).all()
-    assert module(name).build(module(name).OFF).name == name
+    control = module(name).build(module(name).OFF)
+    assert control.name == name
+    assert control.idle, "a recipe with it would silently do nothing"
+    assert settings.built(name).idle is None
 
 
 @pytest.mark.parametrize("name", NAMES)
