@@ -86,14 +86,38 @@ def token_budget(
     rows: Bool[Tensor, " B"],  # noqa: ARG001 (one signature for all)
     *,
     tokens: int,
+    cut: bool = True,
 ) -> Float[Tensor, "B T"]:
-    """Weigh every token by one over a fixed budget, however many tokens there are.
+    """Weigh the first `tokens` tokens of the update by one over `tokens`, however many there are.
 
-    C3PO (Ring-lite), https://arxiv.org/abs/2506.14731: 409600 tokens.
+    Sequences are taken in the order of their rows, which is that in which their prompts were sampled (rows at another
+    temperature last), whatever the layout; the one that crosses the budget loses its end. Advantages are computed
+    before, so those of a group that is cut need not add up to 0. With fewer tokens the weight is the same.
+    C3PO (Ring-lite), https://arxiv.org/abs/2506.14731: 409600 tokens, the order is not said; the report of
+    inclusionAI/Ring@3b256cce, equations 2 and 3 (there is no training code).
+
+    Args:
+        mask: Tokens of the loss.
+        rows: Not used.
+        tokens: The budget of an update, 1 or more.
+        cut: Whether tokens beyond it weigh 0; false: as much as the others (verl `seq-mean-token-sum-norm` is the
+            sum over a constant, too).
+
+    Raises:
+        ValueError: If there is no budget.
 
     Example:
         >>> import torch
-        >>> token_budget(torch.tensor([[True, False]]), torch.ones(1, dtype=torch.bool), tokens=8)
-        tensor([[0.1250, 0.0000]], dtype=torch.float64)
+        >>> mask = torch.tensor([[True, True], [True, True]])
+        >>> token_budget(mask, torch.ones(2, dtype=torch.bool), tokens=3)
+        tensor([[0.3333, 0.3333],
+                [0.3333, 0.0000]], dtype=torch.float64)
     """
-    return mask.double() / tokens
+    if tokens < 1:
+        raise ValueError(
+            f"algorithm.aggregate: token_budget has tokens {tokens}; it needs 1 or more"
+        )
+    kept = mask
+    if cut:
+        kept = mask & (mask.flatten().cumsum(0).view_as(mask) <= tokens)
+    return kept.double() / tokens

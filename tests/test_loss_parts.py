@@ -1,6 +1,8 @@
 """Advantages, aggregates and divergences: relations, and examples worked by hand."""
 
 import math
+from functools import partial
+from itertools import combinations
 
 import pytest
 import torch
@@ -15,7 +17,10 @@ ESTIMATORS = [
     advantage.group_mean,
     advantage.leave_one_out,
     advantage.batch_zscore,
+    advantage.pshw,
+    partial(advantage.pass_at_k, k=2),
 ]
+EVERY = [*ESTIMATORS, advantage.psr_nsr]
 groups = torch.arange(4).repeat_interleave(3)
 
 
@@ -40,7 +45,7 @@ def test_a_group_with_one_outcome_has_advantages_of_exactly_zero(estimator):
     assert result[7] > 0
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("estimator", EVERY)
 def test_a_completion_left_out_moves_nobody(estimator):
     without = estimator(rewards(1.0, 0.0, 0.0, 1.0), torch.tensor([0, 0, 1, 1]))
     left_out = estimator(rewards(1.0, 0.0, math.nan, 0.0, 1.0), torch.tensor([0, 0, 0, 1, 1]))
@@ -48,7 +53,7 @@ def test_a_completion_left_out_moves_nobody(estimator):
     assert left_out[2] == 0
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("estimator", EVERY)
 def test_order_of_completions_never_matters(estimator):
     values = rewards(*range(12))
     order = torch.randperm(12, generator=torch.Generator().manual_seed(0))
@@ -62,6 +67,108 @@ def test_zscore_divides_by_the_sample_deviation():
     result = advantage.group_zscore(rewards(1, 0, 0), torch.zeros(3, dtype=torch.long), eps=0.0)
     expected = rewards(2 / 3, -1 / 3, -1 / 3) / math.sqrt(1 / 3)
     torch.testing.assert_close(result, expected)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_group_of_one_has_an_advantage_of_zero(estimator):
+    result = estimator(rewards(1, 0, 0, 1, 0), torch.tensor([0, 1, 1, 1, 2]))
+    assert result[[0, 4]].tolist() == [0, 0]
+    assert result[3] > 0
+
+
+@pytest.mark.parametrize("estimator", [e for e in EVERY if e is not advantage.batch_zscore])
+def test_a_group_is_what_it_is_alone_whatever_its_size_and_company(estimator):
+    sizes = [1, 2, 5, 8]
+    values = rewards(1, 1, 0, 0, 1, 0, 0, 1, 1, 0, 1, 1, math.nan, 1, 0, 1)
+    ids = torch.arange(4).repeat_interleave(torch.tensor(sizes))
+    alone = [estimator(part, torch.full((len(part),), 7)) for part in values.split(sizes)]
+    torch.testing.assert_close(estimator(values, ids), torch.cat(alone), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("estimator", [e for e in ESTIMATORS if e is not advantage.pshw])
+def test_a_constant_added_to_all_rewards_changes_nothing(estimator):
+    values = rewards(0, 1, 1, 1, 0, 0, 0, 1, 0, 1, 1, 0)
+    threshold = {"threshold": 3.5} if isinstance(estimator, partial) else {}
+    shifted = partial(estimator, **threshold)(values + 3, groups)
+    torch.testing.assert_close(shifted, estimator(values, groups))
+
+
+@given(
+    st.lists(st.sampled_from([0.0, 1.0, 0.3]), min_size=12, max_size=12),
+    st.floats(-5, 5),
+    st.floats(0.1, 10),
+)
+def test_hardness_depends_on_where_a_reward_lies_between_low_and_high(values, low, width):
+    plain = advantage.pshw(rewards(*values), groups)
+    moved = advantage.pshw(low + width * rewards(*values), groups, low=low, high=low + width)
+    torch.testing.assert_close(moved, plain, rtol=1e-6, atol=1e-9)
+
+
+def test_the_rarer_the_right_answer_the_more_a_prompt_weighs():
+    # 1 of 3: μ = -1/3, weight 1.256 + 0.256 / 3; R - μ = 4/3. 2 of 3: μ = 1/3; R - μ = 2/3
+    result = advantage.pshw(rewards(1, 0, 0, 1, 1, 0), groups[:6])
+    assert result[0].item() == pytest.approx((1.256 + 0.256 / 3) * 4 / 3)
+    assert result[3].item() == pytest.approx((1.256 - 0.256 / 3) * 2 / 3)
+    assert result[5].item() == pytest.approx(-(1.256 - 0.256 / 3) * 4 / 3)
+
+
+@pytest.mark.parametrize("right", range(7))
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
+def test_pass_at_k_is_the_mean_over_all_subsets_of_the_group(right, k):
+    values = [1.0] * right + [0.0] * (6 - right)
+    earned = {chosen: max(values[i] for i in chosen) for chosen in combinations(range(6), k)}
+    mean = sum(earned.values()) / len(earned)
+    deviation = math.sqrt(sum((v - mean) ** 2 for v in earned.values()) / len(earned))
+    expected = []
+    for i in range(6):
+        own = [value for chosen, value in earned.items() if i in chosen]
+        expected.append((sum(own) / len(own) - mean) / (deviation + 1e-6))
+    result = advantage.pass_at_k(rewards(*values), torch.zeros(6, dtype=torch.long), k=k)
+    torch.testing.assert_close(result, rewards(*expected), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("n", "right", "k"), [(8, 5, 4), (8, 8, 4), (8, 0, 4), (4, 2, 4), (3, 1, 4)]
+)
+def test_pass_at_k_of_one_outcome_of_all_subsets_or_of_no_subset_is_exactly_zero(n, right, k):
+    values = torch.tensor([1.0] * right + [0.0] * (n - right))
+    result = advantage.pass_at_k(values, torch.zeros(n, dtype=torch.long), k=k, eps=0.1)
+    assert (result == 0).all()
+
+
+def test_pass_at_k_of_a_large_group_is_finite_and_keeps_its_signs():
+    values = torch.zeros(512)
+    values[:7] = 1
+    result = advantage.pass_at_k(values, torch.zeros(512, dtype=torch.long), k=256)
+    assert torch.isfinite(result).all()
+    assert (result[:7] > 0).all()
+    assert (result[7:] < 0).all()
+
+
+def test_a_class_of_weight_zero_is_taken_out_and_a_completion_without_reward_is_not():
+    values = rewards(1, 0, math.nan)
+    for options, expected in [
+        ({}, rewards(0.1, -1, 0)),
+        ({"positive": 0.0}, rewards(math.nan, -1, 0)),
+        ({"positive": 1.0, "negative": 0.0}, rewards(1, math.nan, 0)),
+        ({"threshold": -1.0}, rewards(0.1, 0.1, 0)),
+    ]:
+        result = advantage.psr_nsr(values, groups[:3], **options)
+        torch.testing.assert_close(result, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        partial(advantage.pshw, low=1.0),
+        partial(advantage.pass_at_k, k=0),
+        partial(advantage.psr_nsr, positive=0.0, negative=0.0),
+        partial(advantage.psr_nsr, negative=-1.0),
+    ],
+)
+def test_options_without_a_meaning_are_refused(estimator):
+    with pytest.raises(ValueError, match=r"algorithm\.advantage"):
+        estimator(rewards(1, 0), groups[:2])
 
 
 AGGREGATES = [aggregate.token_mean, aggregate.sequence_mean]
@@ -82,6 +189,30 @@ def test_weights_of_a_mean_add_up_to_one(function):
 def test_no_token_is_no_weight(function):
     mask = torch.zeros(2, 3, dtype=torch.bool)
     assert (function(mask, torch.ones(2, dtype=torch.bool)) == 0).all()
+
+
+def test_a_budget_takes_tokens_in_the_order_of_rows_and_cuts_the_end_of_the_last():
+    # 2 + 0 + 3 tokens and a hole: the fifth and sixth counted are the last row's
+    mask = torch.tensor([[1, 1, 0, 0], [0, 0, 0, 0], [1, 0, 1, 1], [1, 1, 0, 0]]).bool()
+    rows = torch.ones(4, dtype=torch.bool)
+    weights = aggregate.token_budget(mask, rows, tokens=4)
+    assert (4 * weights).int().tolist() == [[1, 1, 0, 0], [0] * 4, [1, 0, 1, 0], [0] * 4]
+    assert weights.sum() == 1
+    uncut = aggregate.token_budget(mask, rows, tokens=4, cut=False)
+    assert (uncut == mask.double() / 4).all()
+
+
+@given(st.integers(1, 40), st.integers(0, 30))
+def test_a_budget_keeps_all_there_is_or_exactly_itself(budget, tokens):
+    mask = (torch.arange(40) < tokens).view(5, 8).flip(0)
+    weights = aggregate.token_budget(mask, torch.ones(5, dtype=torch.bool), tokens=budget)
+    assert int((weights > 0).sum()) == min(budget, tokens)
+    assert weights.sum().item() == pytest.approx(min(budget, tokens) / budget)
+
+
+def test_a_budget_of_nothing_is_refused():
+    with pytest.raises(ValueError, match=r"algorithm\.aggregate"):
+        aggregate.token_budget(groups[None] > 0, groups[:1] == 0, tokens=0)
 
 
 def test_an_empty_sequence_counts_where_trl_counts_it():

@@ -244,7 +244,9 @@ class Roller:
         counts = rows.is_scored
         if self.mask_truncated and rows.truncated is not None:
             counts = counts & ~rows.truncated
-        advantages = self.advantage(rows.rewards, rows.group_ids).unsqueeze(-1)
+        advantages = self.advantage(rows.rewards, rows.group_ids)
+        counts = counts & ~torch.isnan(advantages)  # NaN: taken out of the loss (rlvr/advantage.py)
+        advantages = advantages.nan_to_num(nan=0.0).unsqueeze(-1)
         return replace(
             rows,
             mask=rows.mask & counts.unsqueeze(-1),

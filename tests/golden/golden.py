@@ -21,7 +21,7 @@ AGGREGATES: dict[str, Callable[..., Tensor]] = {
     "seq-mean-token-sum": partial(aggregate.sequence_sum, length=1, count_empty=False),
     # the schema: the total over T, not divided by rows
     "seq-mean-token-sum-norm": lambda mask, rows: aggregate.token_budget(
-        mask, rows, tokens=mask.shape[1]
+        mask, rows, tokens=mask.shape[1], cut=False
     ),
 }
 
