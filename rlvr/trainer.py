@@ -25,7 +25,7 @@ from trl.trainer.utils import use_adapter
 
 from rlvr.batch import RolloutBatch, Seen, TokenBatch
 from rlvr.check.plan import BatchPlan
-from rlvr.entropy.control import Stats, quotient
+from rlvr.entropy.control import State, Stats, quotient
 from rlvr.head import Head
 from rlvr.kernels.naive import logprob_entropy
 from rlvr.logprobs import in_chunks
@@ -62,6 +62,20 @@ class Hooks:
     """Whether the policy is evaluated after the last update."""
     save: "Callable[[Trainer], Any] | None" = None
     """Save the final policy; called on every process after the last update, before it is evaluated."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One micro-batch of an update, before its backward pass."""
+
+    loss: Tensor
+    """With those of the other micro-batches and processes it adds up to the update's."""
+    rows: RolloutBatch
+    """Trimmed to the longest."""
+    seen: Seen
+    """What the loss was made of, with gradient."""
+    weights: Tensor
+    """(B, T): each token's weight in the reduction, 0 outside the policy loss."""
 
 
 class Trainer(GRPOTrainer):
@@ -150,6 +164,31 @@ class Trainer(GRPOTrainer):
         )
 
     # ------------------------------------------------------------------ the policy
+
+    @property
+    def roller(self) -> Roller:
+        """What makes generations."""
+        return self._roller
+
+    def use(self, objective: Objective, state: State) -> None:
+        """Go on with another objective, its controls in this state."""
+        self._objective = objective
+        self._roller = replace(self._roller, objective=objective)
+        self.control_state = state
+
+    def load_weights(self, folder: Path) -> None:
+        """Take the weights, or the adapter, of a saved policy.
+
+        Raises:
+            ValueError: If there are none.
+        """
+        try:
+            self._load_from_checkpoint(str(folder))
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise ValueError(
+                f"no weights of this model can be loaded from {folder} ({reason})"
+            ) from None
 
     def complete(
         self,
@@ -316,6 +355,27 @@ class Trainer(GRPOTrainer):
         }
 
     @torch.no_grad()
+    def logits(self, rows: RolloutBatch, most: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield the policy's logits over the temperature, (N, V), of completion tokens with their rows and columns.
+
+        Args:
+            rows: Of this process.
+            most: Tokens at a time.
+        """
+        causal = self._causal(self.model)
+        head = Head(causal.get_output_embeddings(), causal.config.get_text_config())
+        for chosen in torch.arange(len(rows)).split(self.args.per_device_train_batch_size):
+            part = trim(rows.rows(chosen))
+            with self._hidden_states(self.model) as hidden:
+                self._forward(self.model, part)
+            own = hidden[0][:, -part.completion_ids.shape[1] - 1 : -1]
+            for places in part.completion_mask.nonzero().split(most):
+                row, column = places.unbind(-1)
+                with self.accelerator.autocast():
+                    logits = head(own[row, column])
+                yield chosen[row.cpu()], column, logits.to(self._dtype) / self.temperature
+
+    @torch.no_grad()
     def _observe(self, model: Any, rows: RolloutBatch, names: Collection[str] = ()) -> Seen:
         """Return this process's rows as a model sees them, a micro-batch at a time."""
         logprobs, entropies = torch.zeros(
@@ -442,6 +502,9 @@ class Trainer(GRPOTrainer):
         return {"rows": rows, "decision": decision, "counts": counts}
 
     def _compute_loss(self, model: Any, inputs: Any) -> Tensor:
+        return self._part(model, inputs).loss
+
+    def _part(self, model: Any, inputs: Any) -> Part:
         rows: RolloutBatch = inputs["rows"]
         chain = self._objective.chain
         seen, auxiliary = self._forward(model, rows, chain.statistics)
@@ -458,7 +521,7 @@ class Trainer(GRPOTrainer):
         loss = loss * self.processes.count
         if auxiliary is not None:
             loss = loss + self.router_aux_loss_coef * auxiliary / self._plan.accumulation
-        return loss
+        return Part(loss, rows, seen, inputs["decision"].weights)
 
     def losses(self, rows: RolloutBatch, update: int = 0) -> Iterator[Tensor]:
         """Yield the loss of each micro-batch of one update on a given generation, without training.
@@ -469,10 +532,15 @@ class Trainer(GRPOTrainer):
             rows: The generation, the same on every process.
             update: Which of the updates on it; from the second on the policy counts as moved.
         """
+        for part in self.parts(rows, update):
+            yield part.loss
+
+    def parts(self, rows: RolloutBatch, update: int = 0) -> Iterator[Part]:
+        """Yield what `losses` yields, with what each loss was made of."""
         self._take_rollout(rows)
         self._begin_update(update)
         for number in range(self._plan.accumulation):
-            yield self._compute_loss(self.model, self._micro_batch(number))
+            yield self._part(self.model, self._micro_batch(number))
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """Run one micro-batch; after an update's last, advance the controls."""
@@ -482,7 +550,7 @@ class Trainer(GRPOTrainer):
         return loss
 
     def _end_update(self) -> None:
-        means = self._means()
+        means = self.means()
         self.control_state = self._objective.chain.step(
             self.control_state, self._rollout_stats | means
         )
@@ -496,8 +564,8 @@ class Trainer(GRPOTrainer):
         self._rollout_row = {}
         self._last_entropy = means["entropy"]
 
-    def _means(self) -> dict[str, float]:
-        """Return the update's statistics over all micro-batches and processes."""
+    def means(self) -> dict[str, float]:
+        """Return the statistics of the micro-batches since the update began, over all processes."""
         # a process whose rows were all fillers has no sums of its own
         names = sorted(
             {name for item in self.processes.gather_list([sorted(self._sums)]) for name in item}

@@ -79,7 +79,7 @@ def gradients(folder: Path, processes: int) -> dict[str, Any]:
             for update in (0, 1):
                 flat = tiny.gradient(made, generation(case), update)
                 flat = made.accelerator.reduce(flat, reduction="mean")
-                means = made._means()
+                means = made.means()
                 found[f"{name}, {accumulation} micro-batches, update {update}"] = (flat, means)
     return found
 
