@@ -17,10 +17,13 @@ KEEPS_ENTROPY: dict[str, dict[str, Any]] = {
     "aepo": {"target": 1.5, "rows": 16, "temperature_high": 2.0},
     "dph": {"coef": 1.0, "rows_per_update": 16},
     "entropy_bonus": {"coef": 0.05},
+    "top_entropy": {"fraction": 0.2, "denominator": "all"},
 }
 """Options with which a control keeps more entropy than plain GRPO on the bandit."""
 
-MOVES_NO_ENTROPY: dict[str, str] = {}
+MOVES_NO_ENTROPY: dict[str, str] = {
+    "empg": "scales steps up where the policy is certain, right or wrong; says nothing about its entropy",
+}
 """Controls of which no more entropy is claimed, and why."""
 
 
