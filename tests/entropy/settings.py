@@ -7,6 +7,7 @@ from rlvr.entropy.control import build_control, control_names
 REACHES: dict[str, dict[str, Any]] = {
     "clip_cov": {"fraction": 0.2, "covariance_low": 0.1},
     "kl_cov": {"fraction": 0.2},
+    "overlong": {"max_completion_length": 8, "buffer": 6},
 }
 """Thresholds and fractions within reach of some tens of tokens."""
 
@@ -22,6 +23,7 @@ KEEPS_ENTROPY: dict[str, dict[str, Any]] = {
 """Options with which a control keeps more entropy than plain GRPO on the bandit."""
 
 MOVES_NO_ENTROPY: dict[str, str] = {
+    "overlong": "changes rewards by length; every arm of the bandit is one token long",
     "empg": "scales steps up where the policy is certain, right or wrong; says nothing about its entropy",
 }
 """Controls of which no more entropy is claimed, and why."""
