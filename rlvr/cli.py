@@ -27,6 +27,8 @@ app = typer.Typer(
 )
 recipes_app = typer.Typer(no_args_is_help=True, help="The shipped recipes.")
 app.add_typer(recipes_app, name="recipes")
+data_app = typer.Typer(no_args_is_help=True, help="Prompts, before a run.")
+app.add_typer(data_app, name="data")
 
 RecipeArguments = Annotated[
     list[str],
@@ -248,6 +250,29 @@ def show_recipe(arguments: RecipeArguments) -> None:
 
     recipe, origins = parse_recipe_arguments(arguments)
     say(resolved_text(recipe, origins))
+
+
+@data_app.command("split")
+def split_data(
+    arguments: RecipeArguments,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Folder; default: split in the run folder.")
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option("--samples", min=1, help="Completions per prompt; default: dph's, or 8."),
+    ] = None,
+    min_pass_rate: Annotated[
+        float | None,
+        typer.Option(
+            "--min-pass-rate", min=0, max=1, help="Share of them to be right; default: dph's, or 1."
+        ),
+    ] = None,
+) -> None:
+    """Split a recipe's prompts by what its policy masters before training, for rehearsal (dph)."""
+    from rlvr.data.mastery import split
+
+    split(arguments, to, samples=samples, min_pass_rate=min_pass_rate)
 
 
 @app.command()

@@ -34,7 +34,7 @@ from rlvr.processes import Processes
 from rlvr.rewards.scorer import Scorer
 from rlvr.rollout.completion import OUTCOMES, Completion, as_rows
 from rlvr.rollout.cut import assign_updates, deal
-from rlvr.rollout.generation import Advantage, Roller, Row
+from rlvr.rollout.generation import Advantage, Roller, Row, Surveyed
 from rlvr.rollout.rows import rollout_metrics, token_batch, trim
 from rlvr.rollout.stream import prompt_stream
 
@@ -273,6 +273,10 @@ class Trainer(GRPOTrainer):
             for name, value in kept.items():
                 setattr(target, name, value)
             overriding.update(kept)
+
+    def survey(self, samples: int, min_pass_rate: float) -> Iterator[Surveyed]:
+        """Yield what the policy masters, before any update: see `Roller.survey`."""
+        return self._roller.survey(samples, min_pass_rate)
 
     def mean_entropies(self, completions: Sequence[Completion]) -> list[float]:
         """Return the mean entropy of each completion's tokens, nats, at the recipe's temperature."""

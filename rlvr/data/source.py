@@ -149,9 +149,6 @@ def check_columns(rows: Sequence[Row], needed: Iterable[str], *, name: str = "da
 
 def _task_rows(source: "DataSource") -> tuple[list[Row], dict[str, int]]:
     assert source.task is not None
-    for option in ("columns", "template", "revision", "subset"):
-        if getattr(source, option):
-            raise ValueError(f"{option} has no effect on the task {source.task}; remove it")
     size = source.size if source.size is not None else TASK_SIZE
     rows = generate_task(
         source.task, source.task_options, size=size, seed=source.seed, split=source.split
@@ -164,11 +161,6 @@ def _task_rows(source: "DataSource") -> tuple[list[Row], dict[str, int]]:
 def _path_rows(source: "DataSource") -> tuple[list[Row], dict[str, int]]:
     assert source.path is not None
     path = source.path
-    for option in ("task_options", "size"):
-        if getattr(source, option):
-            raise ValueError(
-                f"{option} is for tasks, not for {path}; remove it (limit: fewer rows)"
-            )
     raw = read(path, split=source.split, revision=source.revision, subset=source.subset)
     if not raw:
         raise ValueError(f"{path}: the data set is empty; check path and split")

@@ -84,18 +84,19 @@ class Progress:
         for line in evaluation_lines(row):
             self._print(f"eval      update {update}, {line}")
 
-    def steps(self, steps: Sequence[int], name: str) -> Iterator[int]:
+    def steps(self, steps: Sequence[int], name: str, kind: str = "eval") -> Iterator[int]:
         """Yield from `steps` and show how far they are.
 
         Args:
-            steps: Of the evaluation of one held-out set.
-            name: Of the set.
+            steps: Of the evaluation of one held-out set, or of other work.
+            name: Of the set, or of what is worked on.
+            kind: First word of the line.
         """
         pace = _Pace(self._clock, 0)
         shown_at = self._clock()
         task = None
         if self._bars:
-            task = self._bars.add_task("eval", total=len(steps), state=name, left="")
+            task = self._bars.add_task(kind, total=len(steps), state=name, left="")
         try:
             for done, step in enumerate(steps, start=1):
                 yield step
@@ -104,7 +105,7 @@ class Progress:
                     self._bars.update(task, completed=done, left=left)
                 elif self._clock() - shown_at >= SECONDS:
                     shown_at = self._clock()
-                    self._print(f"eval      {name} {done}/{len(steps)}  {left}".rstrip())
+                    self._print(f"{kind:<10}{name} {done}/{len(steps)}  {left}".rstrip())
         finally:
             if self._bars and task is not None:
                 self._bars.remove_task(task)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rlvr.batch import Origin, RolloutBatch, Seen
 from rlvr.check.plan import BatchPlan
-from rlvr.entropy.control import Rehearsal, State, quotient
+from rlvr.entropy.control import Rehearsal, State, Stats, quotient
 from rlvr.loss import Objective
 from rlvr.processes import Processes
 from rlvr.rewards.scorer import Scored, Scorer
@@ -75,6 +75,20 @@ class Generation:
 
 
 @dataclass(frozen=True)
+class Surveyed:
+    """What the initial policy makes of some prompts."""
+
+    numbers: list[int]
+    """Rows of the data that were sampled."""
+    right: list[int]
+    """Right completions of each."""
+    mastered: list[int]
+    """Those of `numbers` whose share of right completions is high enough."""
+    rehearsal: RolloutBatch | None
+    """A right completion of each mastered prompt, in their order; None where none is."""
+
+
+@dataclass(frozen=True)
 class Roller:
     """Makes generations.
 
@@ -128,10 +142,7 @@ class Roller:
                     temperature=plan.tempered.temperature,
                 )
                 rows, scoring = rows.join(tempered), scoring + more
-        if plan.step_separator is not None:
-            rows = replace(rows, segment_ids=self._steps(rows, plan.step_separator))
-        rows, state, sums = chain.reward(rows, state)
-        rows = self._with_advantages(rows)
+        rows, state, sums = self.credit(rows, plan.step_separator, state)
         records = self._records(completions, scored, rows)
         rows, state, shaped = chain.shape(rows, state)
         stats = {name: quotient(value) for name, value in (sums | shaped).items()}
@@ -240,6 +251,15 @@ class Roller:
         steps = is_end.long().cumsum(-1) - is_end.long()
         return steps.masked_fill(~rows.completion_mask, -1)
 
+    def credit(
+        self, rows: RolloutBatch, step_separator: str | None, state: State
+    ) -> tuple[RolloutBatch, State, Stats]:
+        """Return scored rows with their steps, the rewards that the controls make of them, and advantages."""
+        if step_separator is not None:
+            rows = replace(rows, segment_ids=self._steps(rows, step_separator))
+        rows, state, sums = self.objective.chain.reward(rows, state)
+        return self._with_advantages(rows), state, sums
+
     def _with_advantages(self, rows: RolloutBatch) -> RolloutBatch:
         counts = rows.is_scored
         if self.mask_truncated and rows.truncated is not None:
@@ -314,8 +334,9 @@ class Roller:
                 "buffer in entropy.dph.buffer"
             )
         found: list[RolloutBatch] = []
-        for part in self._mastered(wanted):
-            found.append(part)
+        for part in self.survey(wanted.samples, wanted.min_pass_rate):
+            if part.rehearsal is not None:
+                found.append(part.rehearsal)
             if sum(map(len, found)) >= wanted.buffer_rows:
                 break
         if not found:
@@ -329,22 +350,31 @@ class Roller:
             save_buffer(buffer.rows(torch.arange(min(len(buffer), wanted.buffer_rows))), path)
         processes.wait()
 
-    def _mastered(self, wanted: Rehearsal) -> Iterator[RolloutBatch]:
-        """Yield rehearsal rows, a rollout's worth of prompts at a time."""
+    def survey(self, samples: int, min_pass_rate: float) -> Iterator[Surveyed]:
+        """Yield what the policy, which must be the initial one, masters, a rollout's worth of prompts at a time.
+
+        Args:
+            samples: Completions per prompt.
+            min_pass_rate: Share of a prompt's completions that must be right, 0..1.
+        """
         order = prompt_stream(len(self.rows), len(self.rows), self.seed + 1)
         size = self.plan.prompts_per_rollout
         for start in range(0, len(order), size):
-            requests = [row for row in order[start : start + size] for _ in range(wanted.samples)]
+            numbers = order[start : start + size]
             _, _, rows, _ = self._sample(
-                requests,
+                [row for row in numbers for _ in range(samples)],
                 -1 - start - self.seed,
                 origin=Origin.POLICY,
                 first_group=0,
-                group_size=wanted.samples,
+                group_size=samples,
                 statistics=True,
             )
             assert rows.outcomes is not None  # as_rows sets them
-            right = rows.outcomes == OUTCOMES.index(Outcome.CORRECT)
-            chosen = choose_mastered(right.cpu(), rows.group_ids.cpu(), wanted.min_pass_rate)
-            if len(chosen):
-                yield as_rehearsal(rows.to("cpu").rows(chosen))
+            right = (rows.outcomes == OUTCOMES.index(Outcome.CORRECT)).cpu()
+            chosen = choose_mastered(right, rows.group_ids.cpu(), min_pass_rate)
+            yield Surveyed(
+                numbers=numbers,
+                right=right.view(len(numbers), samples).sum(-1).tolist(),
+                mastered=[numbers[place // samples] for place in chosen.tolist()],
+                rehearsal=as_rehearsal(rows.to("cpu").rows(chosen)) if len(chosen) else None,
+            )
