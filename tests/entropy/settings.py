@@ -18,7 +18,12 @@ KEEPS_ENTROPY: dict[str, dict[str, Any]] = {
     "aepo": {"target": 1.5, "rows": 16, "temperature_high": 2.0},
     "dph": {"coef": 1.0, "rows_per_update": 16},
     "entropy_bonus": {"coef": 0.05},
+    "entropy_budget": {"target": 1.2},
+    "targeted_entropy": {"target": 1.5, "coef": 0.05},
     "top_entropy": {"fraction": 0.2, "denominator": "all"},
+    "dcpo": {"target": 1.5},
+    "clip_b": {"mu": 1.0},
+    "clip_v": {"mu": 1.0, "max_fraction": 0.2},
 }
 """Options with which a control keeps more entropy than plain GRPO on the bandit."""
 
