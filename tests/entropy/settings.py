@@ -7,7 +7,10 @@ from rlvr.entropy.control import build_control, control_names
 REACHES: dict[str, dict[str, Any]] = {
     "clip_cov": {"fraction": 0.2, "covariance_low": 0.1},
     "kl_cov": {"fraction": 0.2},
+    "adaptive_entropy": {"coef_init": 0.005},
     "overlong": {"max_completion_length": 8, "buffer": 6},
+    "clip_b": {"mu": 0.5},
+    "clip_v": {"mu": 0.5, "max_fraction": 0.2},
 }
 """Thresholds and fractions within reach of some tens of tokens."""
 
@@ -20,6 +23,7 @@ KEEPS_ENTROPY: dict[str, dict[str, Any]] = {
     "entropy_bonus": {"coef": 0.05},
     "entropy_budget": {"target": 1.2},
     "targeted_entropy": {"target": 1.5, "coef": 0.05},
+    "adaptive_entropy": {"target": 1.5, "delta": 0.01, "coef_max": 0.1},
     "top_entropy": {"fraction": 0.2, "denominator": "all"},
     "dcpo": {"target": 1.5},
     "clip_b": {"mu": 1.0},
