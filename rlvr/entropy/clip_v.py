@@ -10,7 +10,7 @@ tokens of the policy loss; below a standard deviation of 1e-12 nothing is droppe
 
 form `sound` (default): only tokens with A < 0 are dropped.
 form `authors`: violators with A = 0 are dropped too, and outside the limit. They have no policy gradient, but leave the
-denominator (a quarter of all tokens in a batch without a signal) and any KL or entropy term.
+denominator and any KL or entropy term.
 
 Scope: generation, once before it is cut into updates, with statistics of the policy that generated.
 Paper: On the Entropy Dynamics in Reinforcement Fine-Tuning of Large Language Models https://arxiv.org/abs/2602.03392

@@ -11,6 +11,7 @@ REACHES: dict[str, dict[str, Any]] = {
     "overlong": {"max_completion_length": 8, "buffer": 6},
     "clip_b": {"mu": 0.5},
     "clip_v": {"mu": 0.5, "max_fraction": 0.2},
+    "lp_reg": {"fraction": 0.5},
 }
 """Thresholds and fractions within reach of some tens of tokens."""
 
@@ -28,6 +29,7 @@ KEEPS_ENTROPY: dict[str, dict[str, Any]] = {
     "dcpo": {"target": 1.5},
     "clip_b": {"mu": 1.0},
     "clip_v": {"mu": 1.0, "max_fraction": 0.2},
+    "lp_reg": {"fraction": 1.0, "coef": 0.3, "clip_low": None, "clip_high": None},
 }
 """Options with which a control keeps more entropy than plain GRPO on the bandit."""
 
