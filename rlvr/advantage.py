@@ -134,7 +134,7 @@ def pshw(
         tensor([ 2.0760, -0.6920, -0.6920, -0.6920])
     """
     if low >= high:
-        raise ValueError(f"algorithm.advantage: pshw has low {low}, which is not below high {high}")
+        raise ValueError(f"low {low} is not below high {high}")
     groups = _Groups(2 * (rewards.double() - low) / (high - low) - 1, group_ids)
     return (groups.centred() * (slope * groups.means + bias)).to(rewards.dtype)
 
@@ -176,7 +176,7 @@ def pass_at_k(
         tensor([ 1.0000, -0.3333, -0.3333, -0.3333])
     """
     if k < 1:
-        raise ValueError(f"algorithm.advantage: pass_at_k has k {k}; a subset has 1 or more")
+        raise ValueError(f"k is {k}; a subset has 1 completion or more")
     right = (rewards > threshold).to(rewards.dtype)
     groups = _Groups(torch.where(torch.isnan(rewards), torch.nan, right), group_ids)
     counts, wrong = groups.counts, groups.counts - groups.sum(groups.rewards)
@@ -220,8 +220,9 @@ def psr_nsr(
         tensor([nan, -1.])
     """
     if min(positive, negative) < 0 or positive == negative == 0:
-        given = f"positive {positive} and negative {negative}"
-        raise ValueError(f"algorithm.advantage: psr_nsr has {given}; one is above 0, none below")
+        raise ValueError(
+            f"positive is {positive} and negative {negative}; one must be above 0, and none below"
+        )
     weights = torch.where(rewards > threshold, positive, -negative).to(rewards.dtype)
     weights = weights.masked_fill(weights == 0, torch.nan)
     return weights.masked_fill(torch.isnan(rewards), 0.0)

@@ -114,9 +114,7 @@ def token_budget(
                 [0.3333, 0.0000]], dtype=torch.float64)
     """
     if tokens < 1:
-        raise ValueError(
-            f"algorithm.aggregate: token_budget has tokens {tokens}; it needs 1 or more"
-        )
+        raise ValueError(f"tokens is {tokens}; a budget is 1 or more")
     kept = mask
     if cut:
         kept = mask & (mask.flatten().cumsum(0).view_as(mask) <= tokens)

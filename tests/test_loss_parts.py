@@ -158,16 +158,16 @@ def test_a_class_of_weight_zero_is_taken_out_and_a_completion_without_reward_is_
 
 
 @pytest.mark.parametrize(
-    "estimator",
+    ("estimator", "problem"),
     [
-        partial(advantage.pshw, low=1.0),
-        partial(advantage.pass_at_k, k=0),
-        partial(advantage.psr_nsr, positive=0.0, negative=0.0),
-        partial(advantage.psr_nsr, negative=-1.0),
+        (partial(advantage.pshw, low=1.0), "low 1.0 is not below high 1.0"),
+        (partial(advantage.pass_at_k, k=0), "k is 0"),
+        (partial(advantage.psr_nsr, positive=0.0, negative=0.0), "one must be above 0"),
+        (partial(advantage.psr_nsr, negative=-1.0), "none below"),
     ],
 )
-def test_options_without_a_meaning_are_refused(estimator):
-    with pytest.raises(ValueError, match=r"algorithm\.advantage"):
+def test_options_without_a_meaning_are_refused(estimator, problem):
+    with pytest.raises(ValueError, match=problem):
         estimator(rewards(1, 0), groups[:2])
 
 
@@ -211,7 +211,7 @@ def test_a_budget_keeps_all_there_is_or_exactly_itself(budget, tokens):
 
 
 def test_a_budget_of_nothing_is_refused():
-    with pytest.raises(ValueError, match=r"algorithm\.aggregate"):
+    with pytest.raises(ValueError, match="tokens is 0"):
         aggregate.token_budget(groups[None] > 0, groups[:1] == 0, tokens=0)
 
 

@@ -31,6 +31,7 @@ def check_methods(recipe: Recipe, origins: Origins | None = None) -> None:
     """
     problems = [
         *_control_problems(recipe, origins),
+        *_function_problems(recipe),
         *_verifier_problems(recipe),
         *_task_problems(recipe),
         *_package_problems(recipe),
@@ -113,6 +114,36 @@ def _chain_problems(recipe: Recipe, origins: Origins | None) -> Iterator[Problem
                     continue
                 text = f"is {show(value)}, but {control.name} replaces the clip; remove it."
                 yield Problem(path, text)
+
+
+def _function_problems(recipe: Recipe) -> Iterator[Problem]:
+    """Yield what the functions that a recipe names say of their options, on an example."""
+    import torch
+
+    from rlvr import advantage, aggregate
+
+    size = recipe.rollout.group_size
+    # one completion far better than the others: on both sides of any threshold
+    rewards = torch.full((size,), -1e6, dtype=torch.float64)
+    rewards[:1] = 1e6
+    tokens = torch.ones(1, 1, dtype=torch.bool)
+    examples = {
+        "advantage": (advantage, (rewards, torch.zeros(size, dtype=torch.long))),
+        "aggregate": (aggregate, (tokens, tokens[0])),
+    }
+    for key, (module, example) in examples.items():
+        item: NamedItem = getattr(recipe.algorithm, key)
+        try:
+            values = getattr(module, item.name)(*example, **item.options)
+        except ValueError as error:
+            yield Problem(("algorithm", key, item.name), f": {error}.")
+            continue
+        if (values == 0).all():
+            text = (
+                f"is 0 in every group of {size} completions (rollout.group_size) with these options, so nothing is "
+                "learned; change one of them."
+            )
+            yield Problem(("algorithm", key, item.name), text)
 
 
 def _verifier_problems(recipe: Recipe) -> Iterator[Problem]:

@@ -1,4 +1,4 @@
-"""Completions that an advantage function takes out of the loss are as if they had not been sampled."""
+"""What an advantage function or a token budget leaves out of the loss is as if it had not been sampled."""
 
 from dataclasses import replace
 from functools import partial
@@ -40,3 +40,24 @@ def test_an_update_that_is_all_taken_out_teaches_nothing(tmp_path: Path) -> None
     made = tiny.trainer(tmp_path, dtype=torch.float64)
     roller = replace(made._roller, advantage=NSR)
     assert (tiny.gradient(made, roller._with_advantages(rewarded(*[1.0] * 16))) == 0).all()
+
+
+def test_a_token_budget_cuts_the_same_tokens_whatever_the_layout(tmp_path: Path) -> None:
+    batch = tiny.rollout(rehearsal=False)
+    first = batch.mask[:8].sum()  # of the first update
+    objective = Objective(surrogate.gpg, partial(aggregate.token_budget, tokens=int(first) - 3))
+    gradients = []
+    for size, parts in [(8, 1), (4, 2), (1, 8)]:
+        plan = tiny.plan(micro_batch_size=size, accumulation=parts)
+        made = tiny.trainer(tmp_path, objective, plan, dtype=torch.float64)
+        gradients.append(tiny.gradient(made, batch))
+    for other in gradients[1:]:
+        torch.testing.assert_close(other, gradients[0], rtol=1e-9, atol=1e-12)
+    # what is cut are the last three tokens of the last row that has any, by hand
+    flat = batch.mask.clone()
+    counted = flat[:8].flatten().nonzero().squeeze(-1)
+    flat.view(-1)[counted[-3:]] = False
+    uncut = partial(aggregate.token_budget, tokens=int(first) - 3, cut=False)
+    made = tiny.trainer(tmp_path, Objective(surrogate.gpg, uncut), dtype=torch.float64)
+    expected = tiny.gradient(made, replace(batch, mask=flat))
+    torch.testing.assert_close(gradients[0], expected, rtol=1e-9, atol=1e-12)
