@@ -198,6 +198,48 @@ def evaluate(
 
 
 @app.command()
+def replay(
+    run: Annotated[Path, typer.Argument(help="Run folder, or a frozen rollout.")],
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE ...]", help="Values over the run's recipe."),
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            "--methods", help="steer,kl_cov or '[{kl_cov: {fraction: 0.1}}]'; default: all."
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option("--checkpoint", help="Its update, or initial; default: the final weights."),
+    ] = None,
+    after: Annotated[
+        int,
+        typer.Option("--after", min=0, help="Updates of plain GRPO before; 0: on-policy."),
+    ] = 1,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Folder of the files; default: RUN/replay.")
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Sample a new rollout in place of the frozen one.")
+    ] = False,
+) -> None:
+    """Put one rollout of a run through every entropy control: what does each do to it?"""
+    from rlvr.replay.command import replay as show
+
+    show(
+        run,
+        arguments or [],
+        methods=methods,
+        checkpoint=checkpoint,
+        after=after,
+        to=to,
+        fresh=fresh,
+    )
+
+
+@app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)],
     to: Annotated[str, typer.Option("--to", help="Folder, or user/name on the hub.")],

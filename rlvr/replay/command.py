@@ -1,0 +1,232 @@
+"""`rlvr replay`: what every method does to one rollout of a run, as a table and a picture."""
+
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlvr.console import plural, say
+from rlvr.monitor.folders import nearby
+from rlvr.recipe import Recipe, parse_recipe_arguments
+
+if TYPE_CHECKING:
+    from rlvr.inputs import Inputs
+    from rlvr.replay.candidates import Candidate
+    from rlvr.replay.replay import Result
+    from rlvr.replay.rollout import Frozen
+
+FINAL, RESOLVED, CHECKPOINTS = "final", "resolved.yaml", "checkpoints"
+FOLDER, ROLLOUT = "replay", "rollout.pt"
+
+
+@dataclass(frozen=True)
+class Place:
+    """What is replayed, and where its files are."""
+
+    run: Path
+    """Run folder."""
+    weights: str
+    """`initial`, or the folder of the weights in the run folder."""
+    file: Path
+    """Of the frozen rollout."""
+
+
+def replay(
+    run: Path,
+    arguments: Sequence[str] = (),
+    *,
+    methods: str | None = None,
+    checkpoint: str | None = None,
+    after: int = 1,
+    to: Path | None = None,
+    fresh: bool = False,
+) -> "Result":
+    """Freeze a rollout of a run, put it through methods, print a table, write `replay.json` and `replay.png`.
+
+    Args:
+        run: A run folder, or a frozen rollout.
+        arguments: `[OVERLAY.yaml ...] [KEY=VALUE ...]` over the run's recipe.
+        methods: As `candidates` takes them; None: all.
+        checkpoint: Its update, or `initial`; None: the final weights.
+        after: Updates of plain GRPO on the rollout before the methods act.
+        to: Folder of what is written; None: `replay/` in the run folder, or the frozen rollout's.
+        fresh: Whether a frozen rollout that is there is replaced.
+
+    Raises:
+        ValueError: If there is no run or no weights, an unknown method, or a frozen rollout that does not fit.
+    """
+    from rlvr.check.methods import check_device
+    from rlvr.replay.candidates import candidates
+
+    place = find(run, checkpoint, to, fresh=fresh)
+    recipe, _ = parse_recipe_arguments([str(place.run / RESOLVED), *arguments])
+    chosen, left_out = candidates(recipe, methods)
+    check_device(recipe)
+    result = _replay(place, recipe, chosen, after, fresh=fresh)
+    result.left_out.update(left_out)
+    from rich.console import Console
+
+    from rlvr.replay.report import WIDE, figure, summary, table, write
+
+    console = Console()
+    if not console.is_terminal:  # a file has no width
+        console = Console(width=WIDE)
+    console.print(table(result, width=console.width))
+    for line in summary(result):
+        say(line)
+    written = write(result, place.file.with_name("replay.json"), _protocol(place, recipe, after))
+    say(f"written   {written}")
+    say(f"figure    {figure(result, place.file.with_name('replay.png'))}")
+    return result
+
+
+def find(run: Path, checkpoint: str | None, to: Path | None, *, fresh: bool) -> Place:
+    """Return what is replayed.
+
+    Raises:
+        ValueError: If there is no run, or it has no such weights.
+    """
+    if run.is_file():
+        if fresh or checkpoint is not None:
+            raise ValueError(
+                f"{run} is a frozen rollout: its weights are known, and --fresh would replace it; give the run "
+                "folder for --checkpoint and --fresh"
+            )
+        from rlvr.replay.rollout import load
+
+        frozen = load(run)
+        inside = run.resolve().parent.parent
+        folder = inside if (inside / RESOLVED).is_file() else Path(frozen.run)
+        if not (folder / RESOLVED).is_file():
+            raise ValueError(
+                f"{run} was frozen from the run {folder}, which is not there: a replay needs its recipe and weights"
+            )
+        if to is not None:
+            raise ValueError(f"--to goes with a run folder; the files come beside {run}")
+        return Place(folder, _weights(folder, frozen.weights), run)
+    if not (run / RESOLVED).is_file():
+        what = f"has no {RESOLVED}" if run.is_dir() else "does not exist"
+        raise ValueError(f"{run} {what}; give the folder of a run. {nearby(run)}")
+    return Place(run, _weights(run, checkpoint), (to or run / FOLDER) / ROLLOUT)
+
+
+def _weights(run: Path, asked: str | None) -> str:
+    """Return `initial`, or the folder of a run's weights."""
+    from rlvr.replay.rollout import INITIAL
+
+    saved = [
+        int(path.name.removeprefix("checkpoint-"))
+        for path in (run / CHECKPOINTS).glob("checkpoint-*")
+        if path.name.removeprefix("checkpoint-").isdigit()
+    ]
+    there = [FINAL] if (run / FINAL).is_dir() else []
+    there += [INITIAL, *map(str, sorted(saved))]
+    if asked is None:
+        if FINAL in there:
+            return FINAL
+        raise ValueError(
+            f"{run} is not finished: it has no {FINAL}/; name its weights with --checkpoint: {', '.join(there)}"
+        )
+    name = asked.removeprefix(f"{CHECKPOINTS}/").removeprefix("checkpoint-")
+    if name not in there:
+        raise ValueError(f"--checkpoint {asked}: {run} has no such weights, but {', '.join(there)}")
+    return f"{CHECKPOINTS}/checkpoint-{name}" if name.isdigit() else name
+
+
+def _replay(
+    place: Place, recipe: Recipe, chosen: "Sequence[Candidate]", after: int, *, fresh: bool
+) -> "Result":
+    from rlvr.assemble import build_objective, build_trainer
+    from rlvr.check.plan import plan_batches
+    from rlvr.inputs import load_inputs
+    from rlvr.replay.replay import plans, replay
+    from rlvr.replay.rollout import INITIAL, check_same, check_weights, freeze, load, save
+
+    plan = plan_batches(recipe)
+    frozen: Frozen | None = None
+    if place.file.is_file() and not fresh:
+        frozen = load(place.file)
+        check_same(frozen, recipe, place.weights, place.file)
+    objective = build_objective(recipe.model_copy(update={"entropy": ()}))
+    states = _states(place)
+    with tempfile.TemporaryDirectory(prefix="rlvr-replay-") as scratch:
+        bare = _bare(recipe, Path(scratch))
+        inputs = load_inputs(bare) if frozen is None else _without_data(bare)
+        try:
+            trainer = build_trainer(bare, plan, inputs, updates=1)
+            if frozen is None:
+                say(
+                    f"freezing  {plural(plan.completions_per_rollout, 'completion')} of {place.run} ({place.weights})"
+                )
+                wanted = plans(chosen, states)
+                frozen = freeze(trainer, recipe, plan, objective, wanted, place.run, place.weights)
+                save(frozen, place.file)
+                say(f"frozen    {place.file}")
+            else:
+                say(f"rollout   {place.file}")
+                if place.weights != INITIAL:
+                    trainer.load_weights(place.run / place.weights)
+                check_weights(frozen, trainer, place.file)
+        finally:
+            inputs.close()
+        return replay(
+            trainer, frozen, objective, plan, chosen, states=states, after=after, steps=_shown
+        )
+
+
+def _bare(recipe: Recipe, scratch: Path) -> Recipe:
+    """Return the recipe for a trainer that samples and steps, but neither evaluates nor writes."""
+    from rlvr.recipe import Evaluation, Export, Monitor
+
+    return recipe.model_copy(
+        update={
+            "output": scratch,
+            "entropy": (),
+            # without a second model: log-probs of the initial policy are in the frozen rollout
+            "algorithm": recipe.algorithm.model_copy(update={"kl_coef": 0.0}),
+            "rollout": recipe.rollout.model_copy(update={"engine": "transformers"}),
+            "training": recipe.training.model_copy(update={"save_every": 0}),
+            "monitor": Monitor(progress=False),
+            "evaluation": Evaluation(),
+            "export": Export(),
+        }
+    )
+
+
+def _without_data(recipe: Recipe) -> "Inputs":
+    """Return inputs of a trainer that samples nothing."""
+    from rlvr.inputs import Inputs, load_tokenizer, make_scorer
+
+    scorer = make_scorer(recipe, recipe.rewards.verifiers)
+    return Inputs(load_tokenizer(recipe), [{"prompt": ""}], scorer, [], [])
+
+
+def _states(place: Place) -> dict[str, Any]:
+    """Return the states of the run's controls beside the weights; {} if none were saved."""
+    path = place.run / place.weights / "control_state.json"
+    return json.loads(path.read_text())["controls"] if path.is_file() else {}
+
+
+def _shown(prepared: Sequence[Any]) -> Iterator[Any]:
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console()
+    if not console.is_terminal:
+        yield from prepared
+        return
+    shown: Iterable[Any] = track(prepared, "replay", console=console, transient=True)
+    yield from shown
+
+
+def _protocol(place: Place, recipe: Recipe, after: int) -> dict[str, Any]:
+    return {
+        "run": str(place.run),
+        "weights": place.weights,
+        "rollout": str(place.file),
+        "after": after,
+        "learning_rate": recipe.training.learning_rate,
+        "seed": recipe.training.seed,
+    }
