@@ -24,6 +24,7 @@ KEEPS_ENTROPY: dict[str, dict[str, Any]] = {
     "entropy_bonus": {"coef": 0.05},
     "entropy_budget": {"target": 1.2},
     "targeted_entropy": {"target": 1.5, "coef": 0.05},
+    "entropy_advantage": {},
     "adaptive_entropy": {"target": 1.5, "delta": 0.01, "coef_max": 0.1},
     "top_entropy": {"fraction": 0.2, "denominator": "all"},
     "dcpo": {"target": 1.5},
@@ -35,6 +36,7 @@ KEEPS_ENTROPY: dict[str, dict[str, Any]] = {
 
 MOVES_NO_ENTROPY: dict[str, str] = {
     "overlong": "changes rewards by length; every arm of the bandit is one token long",
+    "ares": "sets how uncertain an answer may be by its prompt's difficulty, up or down; no window fits one token",
     "empg": "scales steps up where the policy is certain, right or wrong; says nothing about its entropy",
 }
 """Controls of which no more entropy is claimed, and why."""

@@ -47,7 +47,7 @@ class Golden:
         self.options: dict[str, Any] = content["hyperparameters"]
         self.inputs: dict[str, Any] = content["inputs"]
         self.outputs: dict[str, Any] = content["outputs"]
-        self.dtype = getattr(torch, content["dtype"])
+        self.dtype = getattr(torch, content["dtype"].split()[0])  # "float32 inside numpy"
         self.rtol = 1e-6 if self.dtype == torch.float64 else 1e-4
         # verl adds 1e-8 to denominators: that much of a loss is left where the parts cancel
         self.atol = 1e-9 if self.dtype == torch.float64 else 1e-5
