@@ -24,7 +24,6 @@ KEEPS_ENTROPY: dict[str, dict[str, Any]] = {
     "entropy_bonus": {"coef": 0.05},
     "entropy_budget": {"target": 1.2},
     "targeted_entropy": {"target": 1.5, "coef": 0.05},
-    "entropy_advantage": {},
     "adaptive_entropy": {"target": 1.5, "delta": 0.01, "coef_max": 0.1},
     "top_entropy": {"fraction": 0.2, "denominator": "all"},
     "dcpo": {"target": 1.5},
@@ -35,6 +34,7 @@ KEEPS_ENTROPY: dict[str, dict[str, Any]] = {
 """Options with which a control keeps more entropy than plain GRPO on the bandit."""
 
 MOVES_NO_ENTROPY: dict[str, str] = {
+    "entropy_advantage": "every advantage grows, so right arms are pushed up harder and wrong ones down less",
     "overlong": "changes rewards by length; every arm of the bandit is one token long",
     "ares": "sets how uncertain an answer may be by its prompt's difficulty, up or down; no window fits one token",
     "empg": "scales steps up where the policy is certain, right or wrong; says nothing about its entropy",
