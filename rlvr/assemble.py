@@ -69,6 +69,7 @@ def build_trainer(recipe: Recipe, plan: BatchPlan, inputs: Inputs, updates: int)
             folder=recipe.output,
             mask_truncated=recipe.algorithm.mask_truncated,
             generate_together=recipe.rollout.batch_size,
+            dynamic=_dynamic(recipe),
             peft_config=_lora(recipe),
         )
     except OSError as error:
@@ -142,6 +143,14 @@ def _dtype(name: str, on_gpu: bool) -> torch.dtype:
     if name != "auto":
         return getattr(torch, name)
     return torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def _dynamic(recipe: Recipe) -> Any:
+    if recipe.rollout.dynamic_sampling is None:
+        return None
+    from rlvr.rollout.dynamic import DynamicSampling
+
+    return DynamicSampling(**recipe.rollout.dynamic_sampling.model_dump())
 
 
 def _lora(recipe: Recipe) -> Any:

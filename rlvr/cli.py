@@ -90,6 +90,11 @@ def _prepare(args: list[str], processes: int) -> "tuple[Recipe, Origins, BatchPl
     algorithm = recipe.algorithm
     say(f"{recipe.name}: {recipe.model.path} on {recipe.data.path or recipe.data.task}")
     say(plan.describe())
+    if recipe.rollout.dynamic_sampling is not None:
+        say(
+            f"refills   up to {recipe.rollout.dynamic_sampling.max_refills} x {plan.prompts_per_rollout} prompts in place "
+            "of groups with one outcome"
+        )
     say(f"loss      {algorithm.surrogate}, {algorithm.aggregate}, {algorithm.advantage}")
     say(f"entropy   {controls}")
     say(f"output    {recipe.output}")

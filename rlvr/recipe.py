@@ -208,6 +208,16 @@ class Rewards(Section):
     """Reward of each outcome: a number, or `drop`."""
 
 
+class DynamicSampling(Section):
+    """Replace groups whose completions all earned the same: they teach nothing (DAPO)."""
+
+    max_refills: int = Field(default=3, ge=1)
+    """Further batches of prompts_per_rollout prompts that a rollout may sample, at most; 9 in DAPO's script. Where they do
+    not suffice, groups that teach nothing fill up."""
+    keep_leftovers: bool = False
+    """Whether groups beyond prompts_per_rollout open the next rollout (Recent Sample Recovery) or are thrown away."""
+
+
 class Rollout(Section):
     """Sampling: P prompts with G completions each, then P / M updates on them."""
 
@@ -233,6 +243,8 @@ class Rollout(Section):
     """Drop tokens below this share of the likeliest one's probability; null is off."""
     passes: int = Field(default=1, ge=1)
     """Passes over each rollout."""
+    dynamic_sampling: DynamicSampling | None = None
+    """Replace groups that teach nothing; null: they are trained on."""
     correction_max: float | None = Field(default=2.0, gt=0)
     """Bound of the importance weight π_old / π_sampler where vllm samples; null: no correction."""
 

@@ -34,6 +34,7 @@ from rlvr.processes import Processes
 from rlvr.rewards.scorer import Scorer
 from rlvr.rollout.completion import OUTCOMES, Completion, as_rows
 from rlvr.rollout.cut import assign_updates, deal
+from rlvr.rollout.dynamic import DynamicSampling, Supply
 from rlvr.rollout.generation import Advantage, Roller, Row, Surveyed
 from rlvr.rollout.rows import rollout_metrics, token_batch, trim
 from rlvr.rollout.stream import prompt_stream
@@ -93,6 +94,7 @@ class Trainer(GRPOTrainer):
         folder: The run folder.
         mask_truncated: Whether completions cut at the length limit are kept out of the loss.
         generate_together: Completions that transformers generates together on one process; None: all.
+        dynamic: How groups without signal are replaced; None: they are trained on.
         options: Further arguments of `GRPOTrainer`, such as `peft_config`.
     """
 
@@ -114,6 +116,7 @@ class Trainer(GRPOTrainer):
         folder: Path,
         mask_truncated: bool = False,
         generate_together: int | None = None,
+        dynamic: DynamicSampling | None = None,
         **options: Any,
     ) -> None:
         self._objective = objective
@@ -121,6 +124,8 @@ class Trainer(GRPOTrainer):
         self.hooks = Hooks()
         self._generate_together = generate_together
         self.control_state = objective.chain.init()
+        self._supply = Supply()
+        self._recovered = False
         self._rollout: RolloutBatch | None = None
         self._rollout_stats: dict[str, float] = {}
         self._rollout_row: dict[str, float] = {}
@@ -161,6 +166,7 @@ class Trainer(GRPOTrainer):
             folder=folder,
             mask_truncated=mask_truncated,
             seed=arguments.seed,
+            dynamic=dynamic,
         )
 
     # ------------------------------------------------------------------ the policy
@@ -438,8 +444,9 @@ class Trainer(GRPOTrainer):
         numbers = torch.tensor([item["row"] for item in generation_batch])
         row_numbers = self.processes.gather(numbers.to(self.processes.device)).tolist()
         update = self.state.global_step
-        generation = self._roller.generation(row_numbers, update, self.control_state)
+        generation = self._roller.generation(row_numbers, update, self.control_state, self._supply)
         self.control_state = generation.state
+        self._supply, self._recovered = generation.supply, generation.recovered
         self._rollout_stats = self._rollout_row = generation.stats
         self._take_rollout(generation.rows)
         self._keep_completions(update, generation.records)
@@ -470,7 +477,7 @@ class Trainer(GRPOTrainer):
         self._mine = cut[self.processes.rank]
         everywhere = [part for process in cut for part in process if len(part)]
         self._decision = self._objective.decide(
-            self._population(rows, has_moved=in_rollout > 0),
+            self._population(rows, has_moved=in_rollout > 0 or self._recovered),
             everywhere,
             self.control_state,
             seed=self.args.seed * 1_000_003 + self.state.global_step,
@@ -626,6 +633,8 @@ class Trainer(GRPOTrainer):
                 "last_entropy": self._last_entropy,
                 "rollout_stats": self._rollout_stats,
             }
+            if self._roller.dynamic is not None:
+                state["stream"] = self._supply.save(folder)
             (folder / CONTROL_STATE).write_text(json.dumps(state, indent=1))
             if self.state.global_step % self._plan.updates_per_rollout and self._rollout:
                 torch.save(vars(self._rollout.to("cpu")), folder / ROLLOUT)
@@ -657,12 +666,22 @@ class Trainer(GRPOTrainer):
         self.control_state = state["controls"]
         self._last_entropy = state["last_entropy"]
         self._rollout_stats = state["rollout_stats"]
+        if self._roller.dynamic is not None:
+            self._supply = self._saved_supply(state, checkpoint)
         update = int(checkpoint.name.split("-")[1])
         self._step = update * self._plan.accumulation
         if update % self._plan.updates_per_rollout:
             saved = torch.load(checkpoint / ROLLOUT, weights_only=True)
             self._take_rollout(RolloutBatch(**saved).to(self.processes.device))
         return update
+
+    def _saved_supply(self, state: Mapping[str, Any], checkpoint: Path) -> Supply:
+        if "stream" not in state:
+            raise ValueError(
+                f"{checkpoint} was made without rollout.dynamic_sampling; resume with the recipe of the run "
+                "(resolved.yaml)"
+            )
+        return Supply.load(state["stream"], checkpoint)
 
 
 class _Clock(TrainerCallback):

@@ -39,6 +39,14 @@ _SECTIONS: dict[str, list[tuple[str, str, str]]] = {
         ("rewards/<verifier>", "score", "Mean of one verifier's part of the reward, its weight included, over the whole rollout; in the row of a rollout's first update."),
         ("group/zero_advantage_fraction", "0..1", "Share of groups whose completions all got the same reward: they teach nothing."),
     ],
+    "Dynamic sampling": [
+        ("rollout/prompts_consumed", "count", "Prompts sampled for this rollout, refills included. These metrics are in the row of a rollout's first update of a run with `rollout.dynamic_sampling`; there `reward` is of the groups trained on, `rewards/<verifier>` of all that were sampled."),
+        ("rollout/refills", "count", "Batches of prompts sampled after the first."),
+        ("rollout/recovered", "count", "Groups of the rollout before that this one trains on (Recent Sample Recovery)."),
+        ("group/kept_fraction", "0..1", "Share of the sampled groups whose completions got different rewards: they teach something."),
+        ("group/all_right_fraction", "0..1", "Share of the sampled groups with one reward in which all completions are correct."),
+        ("group/all_wrong_fraction", "0..1", "Share of the sampled groups with one reward in which none is correct. What remains to 1 was not judged or left out of the loss."),
+    ],
     "Entropy": [
         ("entropy", "nats", "Entropy of the next-token distribution over the full vocabulary, at the rollout temperature; mean over the update's tokens that were sampled at it."),
         ("entropy/covariance", "nats", "Cov(log pi, A) over the tokens of the update, A the advantage; positive: likely tokens are reinforced and entropy falls."),
@@ -173,10 +181,10 @@ _COMPLETIONS = """
 | `task` | string | data set or task of the row |
 | `reward` | float | reward; null if the completion was left out of its group |
 | `verdict`, `reason` | string | outcome of the first verifier, and why |
-| `advantage` | float | advantage after the group baseline |
+| `advantage` | float | advantage after the group baseline; null if the group was not trained on (dynamic sampling) |
 | `length` | int | tokens of the completion |
 | `truncated` | bool | cut at max_completion_length |
-| `entropy` | float | mean entropy of its tokens, nats |
+| `entropy` | float | mean entropy of its tokens, nats; null as `advantage` |
 | `rewards/<verifier>` | float | each verifier's own score |
 """
 

@@ -18,6 +18,15 @@ from rlvr.processes import Processes
 from rlvr.rewards.scorer import Scored, Scorer
 from rlvr.rewards.verdict import Outcome, Sample
 from rlvr.rollout.completion import OUTCOMES, Completion, as_rows, with_scores
+from rlvr.rollout.dynamic import (
+    DynamicSampling,
+    Supply,
+    account,
+    choose,
+    have_signal,
+    rows_of,
+    spread,
+)
 from rlvr.rollout.rehearsal import (
     as_rehearsal,
     choose_mastered,
@@ -26,11 +35,14 @@ from rlvr.rollout.rehearsal import (
     load_buffer,
     save_buffer,
 )
+from rlvr.rollout.rows import trim
 from rlvr.rollout.stream import prompt_stream
 
 logger = logging.getLogger(__name__)
 
 REHEARSAL = "rehearsal.pt"
+REFILL_SEEDS = 2**40
+"""Between the sampling seeds of a rollout's batches: far beyond the number of any update."""
 
 Row = Mapping[str, Any]
 Advantage = Callable[[Tensor, Tensor], Tensor]
@@ -72,6 +84,30 @@ class Generation:
     """Of the whole generation."""
     records: list[dict[str, Any]]
     """This process's own completions, for the run folder."""
+    supply: Supply
+    """What is left to the next generation."""
+    recovered: bool
+    """Whether some rows were sampled by the policy of the generation before."""
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The policy's own rows of a generation, and everything that was sampled for them."""
+
+    rows: RolloutBatch
+    """Of all processes; whole groups, in order."""
+    numbers: list[int]
+    """Row of the data of each group."""
+    completions: list[Completion]
+    """This process's own."""
+    scored: list[Scored]
+    """Of the completions."""
+    trained: dict[int, int]
+    """Place of a completion -> its row; those that are missing are not trained on."""
+    scoring: float
+    """Seconds."""
+    supply: Supply
+    stats: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -102,6 +138,7 @@ class Roller:
         folder: The run folder, where a rehearsal buffer is kept.
         mask_truncated: Whether completions cut at the length limit are kept out of the loss.
         seed: Of the run.
+        dynamic: How groups without signal are replaced; None: they are trained on.
     """
 
     policy: Policy
@@ -113,29 +150,41 @@ class Roller:
     folder: Path
     mask_truncated: bool
     seed: int
+    dynamic: DynamicSampling | None = None
     warned: set[Outcome] = field(default_factory=set)
     """Outcomes that were said on the screen."""
 
-    def generation(self, row_numbers: Sequence[int], update: int, state: State) -> Generation:
+    def generation(
+        self,
+        row_numbers: Sequence[int],
+        update: int,
+        state: State,
+        supply: Supply = Supply(),  # noqa: B008 (frozen)
+    ) -> Generation:
         """Return a new generation.
 
         Args:
-            row_numbers: Rows of the data to complete, each `group_size` times; the same on every process.
+            row_numbers: Rows of the data to complete, each `group_size` times; the same on every process. With dynamic
+                sampling those of the stream, from the supply's position on, are taken instead.
             update: Optimizer steps done; seeds the sampling.
             state: Of the controls.
+            supply: What the generation before left.
         """
         started = monotonic()
         chain = self.objective.chain
         plan = chain.plan(state)
         seed = self.seed * 1_000_003 + update
-        completions, scored, rows, scoring = self._sample(
-            row_numbers, seed, origin=Origin.POLICY, first_group=0
+        sampled = (
+            self._plain(row_numbers, seed)
+            if self.dynamic is None
+            else self._with_signal(self.dynamic, seed, supply)
         )
+        rows, scoring = sampled.rows, sampled.scoring
         if plan.tempered is not None:
             prompts = int(plan.tempered.prompt_fraction * self.plan.prompts_per_rollout)
             if prompts:
                 _, _, tempered, more = self._sample(
-                    row_numbers[: prompts * self.plan.group_size],
+                    self._each(sampled.numbers[:prompts]),
                     seed + 1,
                     origin=Origin.TEMPERED,
                     first_group=self.plan.prompts_per_rollout,
@@ -143,16 +192,112 @@ class Roller:
                 )
                 rows, scoring = rows.join(tempered), scoring + more
         rows, state, sums = self.credit(rows, plan.step_separator, state)
-        records = self._records(completions, scored, rows)
+        records = self._records(sampled, rows)
         rows, state, shaped = chain.shape(rows, state)
         stats = {name: quotient(value) for name, value in (sums | shaped).items()}
         stats |= self._mean_parts(
-            [judged for item, judged in zip(completions, scored, strict=True) if item.place >= 0]
+            [
+                judged
+                for item, judged in zip(sampled.completions, sampled.scored, strict=True)
+                if item.place >= 0
+            ]
         )
         if plan.rehearsal is not None:
             rows = rows.join(self._rehearsal_rows(plan.rehearsal, seed, update))
-        stats |= {"time/score": scoring, "time/rollout": monotonic() - started}
-        return Generation(rows, state, stats, records)
+        stats |= sampled.stats | {"time/score": scoring, "time/rollout": monotonic() - started}
+        recovered = bool(sampled.stats.get("rollout/recovered"))
+        return Generation(rows, state, stats, records, sampled.supply, recovered)
+
+    def _each(self, numbers: Sequence[int]) -> list[int]:
+        """Return every number `group_size` times."""
+        return [number for number in numbers for _ in range(self.plan.group_size)]
+
+    def _plain(self, row_numbers: Sequence[int], seed: int) -> Sampled:
+        """Return the completions of the given rows, whatever they earned."""
+        completions, scored, rows, scoring = self._sample(
+            row_numbers, seed, origin=Origin.POLICY, first_group=0
+        )
+        return Sampled(
+            rows=rows,
+            numbers=list(row_numbers[:: self.plan.group_size]),
+            completions=completions,
+            scored=scored,
+            trained={place: place for place in range(len(row_numbers))},
+            scoring=scoring,
+            supply=Supply(),
+        )
+
+    def _with_signal(self, dynamic: DynamicSampling, seed: int, supply: Supply) -> Sampled:
+        """Return leftovers, then new groups whose rewards differ; see rlvr/rollout/dynamic.py."""
+        prompts, size = self.plan.prompts_per_rollout, self.plan.group_size
+        recovered, position = len(supply.numbers), supply.position
+        numbers: list[int] = []
+        completions: list[Completion] = []
+        scored: list[Scored] = []
+        parts: list[RolloutBatch] = []
+        signal = torch.zeros(0, dtype=torch.bool)
+        scoring = 0.0
+        while not parts or (
+            recovered + int(signal.sum()) < prompts and len(parts) <= dynamic.max_refills
+        ):
+            new = prompt_stream(len(self.rows), prompts, self.seed, start=position)
+            found, judged, rows, seconds = self._sample(
+                self._each(new),
+                seed + len(parts) * REFILL_SEEDS,
+                origin=Origin.POLICY,
+                first_group=0,
+                observe=False,
+            )
+            before = len(numbers) * size
+            completions += [
+                replace(item, place=item.place + before) if item.place >= 0 else item
+                for item in found
+            ]
+            scored += judged
+            numbers += new
+            parts.append(rows)
+            signal = torch.cat([signal, have_signal(rows.rewards, self._counts(rows), size).cpu()])
+            position += prompts
+            scoring += seconds
+        everything = join_all(parts)
+        choice = choose(signal.tolist(), prompts - recovered)
+        rest = choice.rest if dynamic.keep_leftovers else []
+        groups = [*choice.kept, *choice.fillers, *rest]
+        rows = self._observed(everything.rows(rows_of(groups, size)))
+        trained = prompts - recovered
+        left = rows.rows(rows_of(range(trained, len(groups)), size))
+        rows = rows.rows(rows_of(range(trained), size))
+        if supply.leftovers is not None:
+            rows = supply.leftovers.to(rows.rewards.device).join(rows)
+        order = spread(recovered + len(choice.kept), len(choice.fillers))
+        rows = replace(
+            rows.rows(rows_of(order, size)),
+            group_ids=torch.arange(prompts, device=rows.group_ids.device).repeat_interleave(size),
+        )
+        sources = [None] * recovered + groups[:trained]
+        all_numbers = [*supply.numbers, *(numbers[group] for group in groups[:trained])]
+        return Sampled(
+            rows=rows,
+            numbers=[all_numbers[place] for place in order],
+            completions=completions,
+            scored=scored,
+            trained={
+                group * size + i: row * size + i
+                for row, place in enumerate(order)
+                if (group := sources[place]) is not None
+                for i in range(size)
+            },
+            scoring=scoring,
+            supply=Supply(position, trim(left), tuple(numbers[group] for group in rest))
+            if rest
+            else Supply(position),
+            stats={
+                "rollout/prompts_consumed": len(numbers),
+                "rollout/refills": len(parts) - 1,
+                "rollout/recovered": recovered,
+                **account(everything, signal, size),
+            },
+        )
 
     def _sample(
         self,
@@ -164,6 +309,7 @@ class Roller:
         group_size: int | None = None,
         temperature: float | None = None,
         statistics: bool | None = None,
+        observe: bool = True,
     ) -> tuple[list[Completion], list[Scored], RolloutBatch, float]:
         """Return this process's completions, their scores, the rows of all processes, and the seconds of scoring."""
         processes = self.policy.processes
@@ -190,7 +336,14 @@ class Roller:
             group_size=group_size or self.plan.group_size,
         )
         rows = with_scores(rows, scored).to(processes.device)
-        if self._needs_statistics if statistics is None else statistics:
+        if observe:
+            rows = self._seen(rows, self._needs_statistics if statistics is None else statistics)
+        where = torch.tensor([item.place for item in completions], device=processes.device)
+        return completions, scored, processes.gather_batch(rows, where), scoring
+
+    def _seen(self, rows: RolloutBatch, statistics: bool) -> RolloutBatch:
+        """Return this process's rows with what the policy, if it is asked, and the reference make of them."""
+        if statistics:
             chain = self.objective.chain
             seen = self.policy.look(rows, chain.statistics | chain.old_statistics)
             rows = replace(
@@ -201,8 +354,15 @@ class Roller:
             )
         if self._needs_reference:
             rows = replace(rows, ref_logprobs=self.policy.reference_logprobs(rows))
-        where = torch.tensor([item.place for item in completions], device=processes.device)
-        return completions, scored, processes.gather_batch(rows, where), scoring
+        return rows
+
+    def _observed(self, rows: RolloutBatch) -> RolloutBatch:
+        """Return rows of all processes as `_seen` returns those of one; the processes share the work."""
+        processes = self.policy.processes
+        places = torch.tensor(processes.share(len(rows)))
+        mine = self._seen(rows.rows(places % len(rows)), self._needs_statistics)
+        where = places.masked_fill(places >= len(rows), -1)
+        return processes.gather_batch(mine, where.to(processes.device))
 
     @property
     def _needs_statistics(self) -> bool:
@@ -210,6 +370,7 @@ class Roller:
         chain = self.objective.chain
         return (
             self.plan.updates_per_rollout > 1
+            or (self.dynamic is not None and self.dynamic.keep_leftovers)
             or chain.measures_current_policy
             or bool(chain.needs & {"old_logprobs", "old_entropies"})
             or bool(chain.statistics | chain.old_statistics)
@@ -260,12 +421,17 @@ class Roller:
         rows, state, sums = self.objective.chain.reward(rows, state)
         return self._with_advantages(rows), state, sums
 
-    def _with_advantages(self, rows: RolloutBatch) -> RolloutBatch:
-        counts = rows.is_scored
+    def _counts(self, rows: RolloutBatch) -> Tensor:
+        """Return which completions may count in the loss, (B,) bool."""
         if self.mask_truncated and rows.truncated is not None:
-            counts = counts & ~rows.truncated
+            return rows.is_scored & ~rows.truncated
+        return rows.is_scored
+
+    def _with_advantages(self, rows: RolloutBatch) -> RolloutBatch:
         advantages = self.advantage(rows.rewards, rows.group_ids)
-        counts = counts & ~torch.isnan(advantages)  # NaN: taken out of the loss (rlvr/advantage.py)
+        counts = self._counts(rows) & ~torch.isnan(
+            advantages
+        )  # NaN: taken out of the loss (rlvr/advantage.py)
         advantages = advantages.nan_to_num(nan=0.0).unsqueeze(-1)
         return replace(
             rows,
@@ -273,9 +439,7 @@ class Roller:
             advantages=advantages.expand(rows.mask.shape).to(rows.advantages.dtype).clone(),
         )
 
-    def _records(
-        self, completions: Sequence[Completion], scored: Sequence[Scored], rows: RolloutBatch
-    ) -> list[dict[str, Any]]:
+    def _records(self, sampled: Sampled, rows: RolloutBatch) -> list[dict[str, Any]]:
         """Return what the run folder keeps of this process's completions."""
         advantages = rows.advantages[:, 0].tolist()
         entropies = None
@@ -283,10 +447,11 @@ class Roller:
             totals = rows.old_entropies.masked_fill(~rows.completion_mask, 0.0).sum(-1)
             entropies = (totals / rows.completion_mask.sum(-1).clamp(min=1)).tolist()
         records = []
-        for item, judged in zip(completions, scored, strict=True):
+        for item, judged in zip(sampled.completions, sampled.scored, strict=True):
             if item.place < 0:
                 continue
             row = self.rows[item.row]
+            place = sampled.trained.get(item.place)
             records.append(
                 {
                     "place": item.place,
@@ -297,10 +462,10 @@ class Roller:
                     "reward": judged.reward,
                     "verdict": judged.verdict.outcome.value,
                     "reason": judged.verdict.reason,
-                    "advantage": advantages[item.place],
+                    "advantage": None if place is None else advantages[place],
                     "length": len(item.completion_ids),
                     "truncated": item.truncated,
-                    "entropy": None if entropies is None else entropies[item.place],
+                    "entropy": None if entropies is None or place is None else entropies[place],
                     "rewards": judged.parts,
                 }
             )

@@ -1,0 +1,168 @@
+"""Dynamic sampling (DAPO) and Recent Sample Recovery (Confucius3-Math).
+
+A group whose completions all earned the same teaches nothing: every advantage is 0. A rollout of P prompts keeps the
+other groups, and while it has fewer than P samples the next P prompts of the stream, `max_refills` times at most.
+
+    more than P kept     the first P in the order of the stream; with `keep_leftovers` the rest open the next rollout
+    fewer than P kept    groups without signal fill up, spread evenly, so that updates keep their size
+
+Leftovers come with the log-probs of the policy that sampled them, one rollout older: the ratio of PPO is theirs.
+Rewards are those of the verdicts, before an entropy control changes them (DAPO filters by accuracy, not by the punished
+reward).
+
+Papers: https://arxiv.org/abs/2503.14476 (dynamic sampling), https://arxiv.org/abs/2506.18330 (recovery; no code)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from rlvr.batch import RolloutBatch
+from rlvr.rewards.verdict import Outcome
+from rlvr.rollout.completion import OUTCOMES
+
+LEFTOVERS = "leftovers.pt"
+
+
+@dataclass(frozen=True)
+class DynamicSampling:
+    """How groups without signal are replaced."""
+
+    max_refills: int
+    keep_leftovers: bool
+
+
+@dataclass(frozen=True)
+class Supply:
+    """What a rollout leaves to the next."""
+
+    position: int = 0
+    """Prompts of the stream that were taken."""
+    leftovers: RolloutBatch | None = None
+    """Groups with signal that were not trained on, as the policy that sampled them saw them; None: there are none."""
+    numbers: tuple[int, ...] = ()
+    """Row of the data of each of those groups."""
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Write the leftovers to a checkpoint's folder and return the rest as plain data."""
+        if self.leftovers is not None:
+            torch.save(vars(self.leftovers.to("cpu")), folder / LEFTOVERS)
+        return {"position": self.position, "leftovers": list(self.numbers)}
+
+    @classmethod
+    def load(cls, saved: dict[str, Any], folder: Path) -> "Supply":
+        """Return what `save` wrote.
+
+        Raises:
+            ValueError: If the leftovers are missing.
+        """
+        numbers = tuple(saved["leftovers"])
+        path = folder / LEFTOVERS
+        if not numbers:
+            return cls(saved["position"])
+        if not path.is_file():
+            raise ValueError(f"{folder} has no {LEFTOVERS}; resume from another checkpoint")
+        rows = RolloutBatch(**torch.load(path, weights_only=True))
+        return cls(saved["position"], rows, numbers)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What becomes of the groups that were sampled, by their positions."""
+
+    kept: list[int]
+    """Trained on, with signal."""
+    fillers: list[int]
+    """Trained on, without."""
+    rest: list[int]
+    """Not trained on, though they have signal."""
+
+
+def have_signal(
+    rewards: Float[Tensor, " B"], counts: Bool[Tensor, " B"], group_size: int
+) -> Bool[Tensor, " G"]:
+    """Return which groups teach: rewards differ, exactly, and at least one completion counts in the loss.
+
+    Args:
+        rewards: Of whole groups, one after the other; NaN: left out of its group.
+        counts: Completions that count in the loss.
+        group_size: Completions per prompt.
+
+    Example:
+        >>> rewards = torch.tensor([1.0, 0.0, 1.0, 1.0, 1.0, torch.nan])
+        >>> have_signal(rewards, torch.ones(6, dtype=torch.bool), 2)
+        tensor([ True, False, False])
+    """
+    left_out = torch.isnan(rewards)
+    high = rewards.masked_fill(left_out, -torch.inf).view(-1, group_size).amax(-1)
+    low = rewards.masked_fill(left_out, torch.inf).view(-1, group_size).amin(-1)
+    return (high > low) & (counts & ~left_out).view(-1, group_size).any(-1)
+
+
+def choose(signal: Sequence[bool], wanted: int) -> Choice:
+    """Return which of the groups are trained on.
+
+    Args:
+        signal: Of the sampled groups, in the order of the stream; at least `wanted`.
+        wanted: How many are trained on.
+
+    Example:
+        >>> choose([False, True, True, False, True], wanted=2)
+        Choice(kept=[1, 2], fillers=[], rest=[4])
+        >>> choose([False, True, False], wanted=2)
+        Choice(kept=[1], fillers=[0], rest=[])
+    """
+    good = [group for group, has_signal in enumerate(signal) if has_signal]
+    idle = [group for group, has_signal in enumerate(signal) if not has_signal]
+    return Choice(good[:wanted], idle[: max(wanted - len(good), 0)], good[wanted:])
+
+
+def spread(first: int, second: int) -> list[int]:
+    """Return positions 0.. of two kinds, `first` of one and then `second` of the other, each spread evenly.
+
+    Example:
+        >>> spread(4, 2)
+        [0, 4, 1, 2, 5, 3]
+    """
+    places = [(i + 0.5) / first for i in range(first)] + [(i + 0.5) / second for i in range(second)]
+    return sorted(range(first + second), key=lambda position: (places[position], position))
+
+
+def rows_of(groups: Sequence[int], group_size: int) -> Tensor:
+    """Return the rows of whole groups.
+
+    Example:
+        >>> rows_of([2, 0], 3)
+        tensor([6, 7, 8, 0, 1, 2])
+    """
+    starts = torch.tensor(groups, dtype=torch.long).unsqueeze(-1) * group_size
+    return (starts + torch.arange(group_size)).flatten()
+
+
+def account(rows: RolloutBatch, signal: Bool[Tensor, " G"], group_size: int) -> dict[str, float]:
+    """Return shares of the sampled groups: with signal, all right, all wrong. What remains to 1 was not judged.
+
+    Args:
+        rows: Whole groups, one after the other.
+        signal: Of the groups.
+        group_size: Completions per prompt.
+    """
+    assert rows.outcomes is not None  # as_rows sets them
+    counted = rows.is_scored.cpu()
+    right = (rows.outcomes.cpu() == OUTCOMES.index(Outcome.CORRECT)) & counted
+    of_group = counted.view(-1, group_size).sum(-1)
+    right_of_group = right.view(-1, group_size).sum(-1)
+    idle = ~signal.cpu() & (of_group > 0)
+    shares = {
+        "kept": signal.cpu(),
+        "all_right": idle & (right_of_group == of_group),
+        "all_wrong": idle & (right_of_group == 0),
+    }
+    return {
+        f"group/{name}_fraction": share.double().mean().item() for name, share in shares.items()
+    }
