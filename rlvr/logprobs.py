@@ -8,7 +8,8 @@ A statistic has a name with its parameters, `kind` or `kind:parameter`; p is the
                             with which their mass reaches M (that one is left out, as in SIREN's code; with a token of
                             p >= M nothing is left and the entropy is 0); of the K most likely tokens at most. Carries
                             gradient.
-    nucleus_entropy:M       the same of the smallest set with mass >= M (nucleus sampling). Carries gradient.
+    nucleus_entropy:M[:K]   the same of the smallest set with mass >= M (nucleus sampling), or the K most likely tokens
+                            if they have less. Carries gradient.
     top_k_entropy:K         -Σ p ln p over the K most likely tokens, not renormalised
     top_k_mass:K            Σ p over them
     min_p_logprob:R         log-prob of the sampled token after tokens of p < R max p are taken out and the others
@@ -31,36 +32,41 @@ FILTERED = -1e4
 CHUNK = 2**24
 """Logits of a chunk: 64 MiB in float32."""
 
+_TINY = 1e-12
+
 Logits = Callable[[Tensor], Tensor]
 
 
 def top_p_entropy(log_p: Float[Tensor, "N V"], mass: float, most: int = 0) -> Float[Tensor, " N"]:
     """Return the entropy, nats, of the tokens ranked before the one that reaches the mass, renormalised."""
-    return _entropy_of_head(log_p, mass, most, whole=False)
+    p = _ranked(log_p, most).exp()
+    with torch.no_grad():
+        inside = p.cumsum(-1) < mass
+    kept = torch.where(inside, p, 0.0)
+    # the authors' 1e-12: in float64 a set of one token has an entropy of that order, and they rank by it
+    share = kept / (kept.sum(-1, keepdim=True) + _TINY)
+    return -(share * (share + _TINY).log()).sum(-1)
 
 
-def nucleus_entropy(log_p: Float[Tensor, "N V"], mass: float) -> Float[Tensor, " N"]:
+def nucleus_entropy(log_p: Float[Tensor, "N V"], mass: float, most: int = 0) -> Float[Tensor, " N"]:
     """Return the entropy, nats, of the smallest set with at least this mass, renormalised."""
-    return _entropy_of_head(log_p, mass, 0, whole=True)
-
-
-def _entropy_of_head(log_p: Tensor, mass: float, most: int, *, whole: bool) -> Tensor:
-    size = log_p.shape[-1]
-    ranked = log_p.topk(min(most or size, size), dim=-1).values
+    ranked = _ranked(log_p, most)
     p = ranked.exp()
     with torch.no_grad():
-        reached = p.cumsum(-1)
-        # before a token: its own mass left out
-        inside = (reached - p < mass) if whole else (reached < mass)
+        # the mass before a token, its own left out: the first token is always in
+        inside = p.cumsum(-1) - p < mass
     # where before the product: the gradient of 0 x ln 0 is not a number
     kept = torch.where(inside, p, 0.0)
     total = kept.sum(-1)
     # H = ln Z - Σ p ln p / Z, with Z the mass of the set
     inner = (kept * torch.where(inside, ranked, 0.0)).sum(-1)
-    is_empty = total <= 0
-    safe = torch.where(is_empty, 1.0, total)
     # rounding may leave less than nothing of a set of one
-    return torch.where(is_empty, 0.0, safe.log() - inner / safe).clamp(min=0.0)
+    return (total.log() - inner / total).clamp(min=0.0)
+
+
+def _ranked(log_p: Tensor, most: int) -> Tensor:
+    size = log_p.shape[-1]
+    return log_p.topk(min(most or size, size), dim=-1).values
 
 
 def min_p_logprob(
@@ -84,7 +90,7 @@ _PARAMETERS: dict[str, tuple[int, int]] = {
     "sum_p2": (0, 0),
     "sum_p2_logp": (0, 0),
     "top_p_entropy": (1, 2),
-    "nucleus_entropy": (1, 1),
+    "nucleus_entropy": (1, 2),
     "top_k_entropy": (1, 1),
     "top_k_mass": (1, 1),
     "min_p_logprob": (1, 1),
@@ -159,7 +165,7 @@ def of_logits(
             case "top_p_entropy":
                 value = top_p_entropy(log_p, parameters[0], *map(int, parameters[1:]))
             case "nucleus_entropy":
-                value = nucleus_entropy(log_p, parameters[0])
+                value = nucleus_entropy(log_p, parameters[0], *map(int, parameters[1:]))
             case "top_k_entropy":
                 ranked = top(parameters[0])
                 value = -(ranked.exp() * ranked).nan_to_num(nan=0.0).sum(-1)
