@@ -3,16 +3,20 @@
 from dataclasses import replace
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from rlvr.aggregate import token_mean
 from rlvr.batch import RolloutBatch, TokenBatch
+from rlvr.divergence import k3
 from rlvr.entropy._ares_reward import BUCKETS
 from rlvr.entropy.control import State, Stats
 
 BUCKET = "ares:bucket"
 """Key of `old_statistics` by which a row's bucket reaches the loss: a number of `BUCKETS` at each token."""
+MOST_KL = 10.0
+"""Nats: what one token adds to the controller's mean at most, and in the authors' code to the loss."""
+_LOG_RATIO_LIMIT = 20.0  # as in the authors' code: the exponential stays finite
 
 
 def mark_buckets(rollout: RolloutBatch, state: State) -> tuple[RolloutBatch, State, Stats]:
@@ -44,3 +48,16 @@ def row_bucket(batch: TokenBatch) -> Int[Tensor, " B"]:
         return torch.zeros_like(batch.origin)
     marked = torch.where(batch.mask, batch.old_statistics[BUCKET], 0.0)
     return marked.sum(-1).sign().long()
+
+
+def token_kl(
+    logprobs: Float[Tensor, "B T"], ref_logprobs: Float[Tensor, "B T"]
+) -> Float[Tensor, "B T"]:
+    """Return k3 of the KL to the reference, the log-ratio clamped to +-20 nats.
+
+    Example:
+        >>> token_kl(torch.tensor([[-1.0, -100.0]]), torch.tensor([[-1.0, -1.0]])).log()
+        tensor([[-inf, 20.]])
+    """
+    log_u = (ref_logprobs - logprobs).clamp(-_LOG_RATIO_LIMIT, _LOG_RATIO_LIMIT)
+    return k3(torch.zeros_like(log_u), log_u)

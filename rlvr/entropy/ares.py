@@ -18,7 +18,8 @@ start at their token; the threshold is this generation's.
 form `authors`: the reward of their code: right answers pay or earn up to α_d by how far N is from the target, wrong ones
 always earn. target_d is the rounded mean of the batch, α_d += alpha_rate (mean N - target_d), opposite for hard.
 Entropies are of the 10 most likely tokens, the rest as one (not in the threshold); windows follow their token; the
-threshold is the moving average of medians, from the generation before.
+threshold is the moving average of medians, from the generation before. A token's k3 is clamped to 10 nats, beyond which
+it has no gradient (in the sound form only where the controller measures it).
 
 Not here: branching rollouts, the paper's advantage bonus and its weaker KL at high windows (none is in the code). The
 authors count only windows after the words of a list, where the likeliest token is one; this control sees sampled tokens,
@@ -43,8 +44,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from rlvr.batch import LossTerms, Origin, RolloutBatch, TokenBatch
-from rlvr.divergence import k3
-from rlvr.entropy._ares_kl import mark_buckets, row_bucket, weigh_buckets
+from rlvr.entropy._ares_kl import MOST_KL, mark_buckets, row_bucket, token_kl, weigh_buckets
 from rlvr.entropy._ares_reward import (
     BUCKETS,
     CODED_SHAPES,
@@ -216,14 +216,16 @@ def _apply(
 ) -> tuple[LossTerms, Stats]:
     if batch.ref_logprobs is None:
         raise ValueError("ares needs ref_logprobs")
-    kl = torch.where(batch.mask, k3(batch.logprobs, batch.ref_logprobs), 0.0)
+    kl = torch.where(batch.mask, token_kl(batch.logprobs, batch.ref_logprobs), 0.0)
+    bounded = kl.clamp(max=MOST_KL)
     lengths = batch.mask.sum(-1)
-    per_row = kl.detach().sum(-1) / lengths.clamp(min=1)
+    per_row = bounded.detach().sum(-1) / lengths.clamp(min=1)
     bucket = row_bucket(batch)
     stats = {}
     for name, number in BUCKETS.items():
         members = (bucket == number) & (lengths > 0)
         stats[f"kl_{name}"] = ratio(per_row[members].sum(), members.sum())
+    kl = kl if config.form == "sound" else bounded
     value = config.kl_coef * (marks["kl_weights"] * kl).sum()
     return terms.regularize("ares_kl", value), stats
 

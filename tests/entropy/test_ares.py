@@ -362,6 +362,26 @@ def test_the_kl_is_a_mean_over_tokens_times_the_scale_of_their_bucket():
     )
 
 
+@pytest.mark.parametrize(("form", "pulls"), [("sound", True), ("authors", False)])
+def test_a_token_far_from_the_reference_pulls_in_the_sound_form_and_moves_the_controller_by_ten(
+    form, pulls
+):
+    logprobs = double(-9.0).unsqueeze(0).requires_grad_()
+    # u = e^8: k3 is 2972 nats
+    rollout = generation([0.0], [[1.0]], ref_logprobs=double(-1.0).unsqueeze(0))
+    controls = chain(ares.build(ares.Config(form=form, kl_coef=1.0, reward_coef=0.0)))
+    objective = toy.objective(controls)
+    batch = token_batch(rollout, toy.Seen(logprobs))
+    decision = objective.decide(
+        token_batch(rollout, toy.Seen(logprobs.detach())), [torch.arange(1)], controls.init(), 0
+    )
+    loss, stats = objective.loss(batch, decision)
+    loss.backward()
+    assert quotient(stats["ares/kl_medium"]) == 10
+    # the derivative of k3 is 1 - u
+    assert logprobs.grad.item() == pytest.approx(1 - math.exp(8) if pulls else 0.0)
+
+
 def test_the_bucket_is_that_of_the_answers_not_of_the_rewards_made_of_them():
     rollout, controls = three_groups()
     state = controls.init()
