@@ -28,7 +28,7 @@ from torch import Tensor
 
 from rlvr.batch import LossTerms, TokenBatch
 from rlvr.entropy.clip_cov import covariance
-from rlvr.entropy.control import EntropyControl, Scope, State, Stats, ratio
+from rlvr.entropy.control import Actuator, EntropyControl, Scope, State, Stats, ratio
 
 
 class Config(BaseModel):
@@ -50,6 +50,16 @@ class Config(BaseModel):
 
 OFF = Config(fraction=0.0, replace_clip=False)
 """Plain GRPO."""
+
+ACTUATOR = Actuator(
+    options=("fraction",),
+    least=0.0,
+    neutral=0.0,
+    most=0.3,
+    power=3.0,
+    fixed={"replace_clip": False},
+)
+"""How `entropy_budget` moves the share; finest near none (level 0.1: 3e-4). It cannot lower the entropy."""
 
 
 def select(

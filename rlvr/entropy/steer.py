@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from rlvr.batch import LossTerms, TokenBatch
-from rlvr.entropy.control import EntropyControl, Scope, State, Stats, ratio
+from rlvr.entropy.control import Actuator, EntropyControl, Scope, State, Stats, ratio
 
 _LEAST_MAXIMUM = 0.02  # authors' code: below it the exponential map is not stretched further
 _SMALLEST_PROB = 1e-8  # authors' code: keeps 1 / π_old finite
@@ -57,6 +57,15 @@ class Config(BaseModel):
 
 OFF = Config(weight_min=1.0)
 """Plain GRPO."""
+
+ACTUATOR = Actuator(
+    options=("weight_min",),
+    least=1.0,
+    neutral=1.0,
+    most=0.05,
+    fixed={"mapping": "exponential", "weight_max": 1.0},
+)
+"""How `entropy_budget` moves the least weight. It can slow a fall of the entropy, not turn it, nor lower the entropy."""
 
 
 def entropy_change(batch: TokenBatch) -> Float[Tensor, "B T"]:

@@ -7,11 +7,16 @@ from rlvr.entropy.control import build_control, control_names
 REACHES: dict[str, dict[str, Any]] = {
     "clip_cov": {"fraction": 0.2, "covariance_low": 0.1},
     "kl_cov": {"fraction": 0.2},
+    "entropy_budget": {
+        "start": 1.0
+    },  # at its neutral level, before an entropy is known, it is plain GRPO
     "adaptive_entropy": {"coef_init": 0.005},
+    "siren": {"anchor": 0.5, "coef": 0.1},
     "overlong": {"max_completion_length": 8, "buffer": 6},
     "clip_b": {"mu": 0.5},
     "clip_v": {"mu": 0.5, "max_fraction": 0.2},
     "lp_reg": {"fraction": 0.5},
+    "clip_higher": {"clip_high": 0.6},
 }
 """Thresholds and fractions within reach of some tens of tokens."""
 
@@ -34,10 +39,12 @@ KEEPS_ENTROPY: dict[str, dict[str, Any]] = {
 """Options with which a control keeps more entropy than plain GRPO on the bandit."""
 
 MOVES_NO_ENTROPY: dict[str, str] = {
+    "siren": "selects tokens within a completion; those of the bandit have one token, of which none is selected",
     "entropy_advantage": "every advantage grows, so right arms are pushed up harder and wrong ones down less",
     "overlong": "changes rewards by length; every arm of the bandit is one token long",
     "ares": "sets how uncertain an answer may be by its prompt's difficulty, up or down; no window fits one token",
     "empg": "scales steps up where the policy is certain, right or wrong; says nothing about its entropy",
+    "clip_higher": "without shared parameters a wider clip lets the policy move further, and entropy falls faster",
 }
 """Controls of which no more entropy is claimed, and why."""
 
