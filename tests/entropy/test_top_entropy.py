@@ -87,3 +87,13 @@ def test_entropies_are_those_of_the_current_policy():
     assert kept.sum() == math.ceil(0.3 * int(batch.mask.sum()))
     assert now[kept].min() > now[population.mask & ~kept].max()
     assert torch.equal(kept, population.mask & ~decision.marks["top_entropy"][DROP])
+
+
+def test_the_authors_scope_ranks_within_each_micro_batch():
+    # one row each: ceil(0.5 x 4) = 2 and ceil(0.5 x 2) = 1
+    control = top_entropy.build(top_entropy.Config(fraction=0.5, scope="micro_batch"))
+    objective = toy.objective(chain(control))
+    parts = [torch.tensor([0]), torch.tensor([1])]
+    decision = objective.decide(two_rows(), parts, {"top_entropy": {}}, seed=0)
+    selected = decision.marks["top_entropy"]["selected"]
+    assert selected.tolist() == [[False, True, False, True], [False, True, False, False]]
