@@ -266,8 +266,10 @@ def test_the_authors_count_with_the_threshold_of_the_generation_before():
     rollout = random_generation(1)
     first = rewarded(rollout, form="authors", window=2)
     later = rewarded(rollout, {"threshold": 0.0}, form="authors", window=2)
-    assert later[2]["windows"] > first[2]["windows"]
     assert later[1]["threshold"] == pytest.approx(0.01 * first[1]["threshold"])
+    forgets = rewarded(rollout, {"threshold": 0.0}, form="authors", window=2, threshold_ema=0.0)
+    assert forgets[1]["threshold"] == first[1]["threshold"]
+    assert forgets[2]["windows"] > first[2]["windows"]
 
 
 def test_the_tail_counts_as_one_token():
