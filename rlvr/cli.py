@@ -328,15 +328,19 @@ def methods() -> None:
     from rlvr.catalog import methods as find
 
     rows = [(item.name, item.summary, item.paper or "") for item in find("entropy").values()]
-    _table(("control", "what it does", "paper"), rows)
+    _table(("control", "what it does", "paper"), rows, whole=(0, 2))
 
 
-def _table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+def _table(
+    header: tuple[str, ...], rows: list[tuple[Any, ...]], whole: tuple[int, ...] = (0,)
+) -> None:
+    """Print rows; the columns `whole` are never broken, so that they can be copied."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(*header, box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.columns[0].no_wrap = True
+    for column in whole:
+        table.columns[column].no_wrap = True
     for row in rows:
         table.add_row(*row)
     Console().print(table)

@@ -108,7 +108,7 @@ def statistic(kind: str, *parameters: float) -> str:
         >>> statistic("top_p_entropy", 0.8), statistic("top_k_mass", 10)
         ('top_p_entropy:0.8', 'top_k_mass:10')
     """
-    name = ":".join([kind, *(f"{value:g}" for value in parameters)])
+    name = ":".join([kind, *(repr(value).removesuffix(".0") for value in parameters)])
     parse(name)
     return name
 

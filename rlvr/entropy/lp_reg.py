@@ -1,6 +1,6 @@
 """Lp-Reg: hold up the least likely punished tokens that the old policy, freed of its noise, still wanted.
 
-    target_t = ln π_old,t after tokens of p < min_p max p are taken out and the others renormalised
+    target_t = ln π_old,t after tokens of p < proxy_min_p max p are taken out and the others renormalised
     candidates: of the n tokens with A_t < 0 the int(fraction n) with the lowest ln π_t; none if that is below 2
     selected: candidates with ln π_t < target_t
     loss_t = -A_t r_t + coef k3(ln π_t, target_t) where selected;  elsewhere PPO, clipped at 1 - clip_low, 1 + clip_high
@@ -51,7 +51,7 @@ class Config(BaseModel):
     """Share of the tokens of negative advantage that are candidates; 0.01 (14B) and 0.005 (32B) in the paper, 0 is none."""
     positive_fraction: float = Field(default=0.0, ge=0, le=1)
     """The same share of the tokens of positive advantage; 0 in the paper."""
-    min_p: float = Field(default=0.02, ge=0, lt=1)
+    proxy_min_p: float = Field(default=0.02, ge=0, lt=1)
     """Tokens less likely than this share of the likeliest are taken out of the target; 0.02 in the paper."""
     coef: float = Field(default=1.0, ge=0)
     """Multiplier of k3, per nat; 1 in the paper, 0 leaves only the selected tokens unclipped."""
@@ -112,7 +112,7 @@ def _unbounded_where(selected: Tensor, bound: Tensor | float, like: Tensor) -> T
 
 def build(config: Config) -> EntropyControl:
     """Return the control."""
-    name = statistic("min_p_logprob", config.min_p)
+    name = statistic("min_p_logprob", config.proxy_min_p)
     replaces_clip = config.clip_low is not None
 
     def measure(

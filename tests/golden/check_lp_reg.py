@@ -18,13 +18,13 @@ def check_lp_reg(golden: Golden) -> None:
     config = lp_reg.Config(
         fraction=options["logp_neg_k_percent"],
         positive_fraction=options["logp_pos_k_percent"],
-        min_p=options["minp_p_threshold"],
+        proxy_min_p=options["minp_p_threshold"],
         coef=options["ppo_kl_coef"],
         clip_low=options["cliprange_low"],
         clip_high=options["cliprange_high"],
         form="authors",
     )
-    name = statistic("min_p_logprob", config.min_p)
+    name = statistic("min_p_logprob", config.proxy_min_p)
     logits, actions = golden.input("old_logits"), torch.tensor(golden.inputs["actions"])
     found = of_logits(logits.flatten(0, 1), actions.flatten(), [name])[name].view_as(mask)
     theirs = tensor(outputs["target_log_prob"], golden.dtype)
