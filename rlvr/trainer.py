@@ -196,6 +196,12 @@ class Trainer(GRPOTrainer):
                 f"no weights of this model can be loaded from {folder} ({reason})"
             ) from None
 
+    def save_memory(self) -> None:
+        """Compute activations again in backward passes where the arguments say so; `train` does it by itself."""
+        if self.args.gradient_checkpointing:
+            self.model.train()
+            self.model.gradient_checkpointing_enable(self.args.gradient_checkpointing_kwargs)
+
     def complete(
         self,
         prompts: list[Any],

@@ -1,10 +1,12 @@
 """`rlvr replay`: what every method does to one rollout of a run, as a table and a picture."""
 
 import json
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from rlvr.console import plural, say
@@ -60,6 +62,8 @@ def replay(
     from rlvr.check.methods import check_device
     from rlvr.replay.candidates import candidates
 
+    if (processes := os.environ.get("WORLD_SIZE", "1")) != "1":
+        raise ValueError(f"a replay runs in one process, not in {processes}: rlvr replay {run}")
     place = find(run, checkpoint, to, fresh=fresh)
     recipe, _ = parse_recipe_arguments([str(place.run / RESOLVED), *arguments])
     chosen, left_out = candidates(recipe, methods)
@@ -186,7 +190,9 @@ def _bare(recipe: Recipe, scratch: Path) -> Recipe:
             "entropy": (),
             # without a second model: log-probs of the initial policy are in the frozen rollout
             "algorithm": recipe.algorithm.model_copy(update={"kl_coef": 0.0}),
-            "rollout": recipe.rollout.model_copy(update={"engine": "transformers"}),
+            "rollout": recipe.rollout.model_copy(
+                update={"engine": "transformers", "dynamic_sampling": None}
+            ),
             "training": recipe.training.model_copy(update={"save_every": 0}),
             "monitor": Monitor(progress=False),
             "evaluation": Evaluation(),
@@ -213,9 +219,16 @@ def _shown(prepared: Sequence[Any]) -> Iterator[Any]:
     from rich.console import Console
     from rich.progress import track
 
+    from rlvr.monitor.progress import SECONDS
+
     console = Console()
     if not console.is_terminal:
-        yield from prepared
+        shown_at = monotonic()
+        for number, one in enumerate(prepared, start=1):
+            yield one
+            if monotonic() - shown_at > SECONDS:
+                shown_at = monotonic()
+                say(f"replay    {number}/{len(prepared)}")
         return
     shown: Iterable[Any] = track(prepared, "replay", console=console, transient=True)
     yield from shown

@@ -120,6 +120,7 @@ def replay(
     names = {name for one in everyone for name in one.chain.statistics | one.chain.old_statistics}
     source = _with_statistics(trainer, frozen, names)
     start = Weights(trainer.model)
+    trainer.save_memory()
     prepared, left_out = [], {}
     for one in everyone:
         try:

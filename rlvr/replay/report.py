@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 EDGES = (-math.inf, *(round(-0.5 + 0.1 * i, 1) for i in range(31)), math.inf)
 """Of the histogram of weights."""
 _INK, _GREY, _GRID = "#2b2f36", "#6b7280", "#e8eaee"
-WIDE = 100
+WIDE = 106
 """Characters of the whole table."""
 _LABELS = {"optimizer": "the recipe's optimizer", "sgd": "gradient descent"}
 

@@ -172,6 +172,11 @@ def test_wrong_input_is_said_before_a_model_loads(run, tmp_path):
     assert "has format 99" in refused(broken)
 
 
+def test_several_processes_are_refused(run, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "one process, not in 2" in refused(run)
+
+
 def test_a_run_without_final_weights_names_those_it_has(run, tmp_path):
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     shutil.rmtree(copy / "final")

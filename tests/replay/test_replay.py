@@ -62,9 +62,16 @@ def candidate(name: str, control: EntropyControl) -> Candidate:
 
 
 def replayed(
-    folder: Path, chosen: list[Candidate], learning_rate: float = 1e-3, **options: Any
+    folder: Path,
+    chosen: list[Candidate],
+    learning_rate: float = 1e-3,
+    checkpointing: bool = False,
+    **options: Any,
 ) -> Result:
-    made = tiny.trainer(folder, OBJECTIVE, dtype=torch.float64, learning_rate=learning_rate)
+    made = tiny.trainer(
+        folder, OBJECTIVE, dtype=torch.float64, learning_rate=learning_rate,
+        gradient_checkpointing=checkpointing,
+    )  # fmt: skip
     before = [item.detach().clone() for item in made.model.parameters()]
     rollout = frozen(made, plans(chosen, {}))
     result = replay(made, rollout, OBJECTIVE, tiny.plan(), chosen, **options)
@@ -279,6 +286,14 @@ def test_rows_that_were_not_frozen_are_missed_by_name(plan, match, tmp_path):
     result = replay(made, rollout, OBJECTIVE, tiny.plan(), [wants, other])
     assert list(result.left_out) == ["wants"]
     assert [effect.name for effect in result.effects] == [PLAIN, "steer"]
+
+
+def test_activations_that_are_computed_again_change_no_number(tmp_path):
+    chosen = [candidate("steer", settings.built("steer"))]
+    kept = replayed(tmp_path, chosen).effects
+    again = replayed(tmp_path, chosen, checkpointing=True).effects
+    for one, other in zip(kept, again, strict=True):
+        assert numbers(one) == pytest.approx(numbers(other), rel=1e-9)
 
 
 def test_a_rollout_without_a_signal_is_refused(tmp_path):
