@@ -35,8 +35,9 @@ from rlvr.rewards.scorer import Scorer
 from rlvr.rollout.completion import OUTCOMES, Completion, as_rows
 from rlvr.rollout.cut import assign_updates, deal
 from rlvr.rollout.dynamic import DynamicSampling, Supply
-from rlvr.rollout.generation import Advantage, Roller, Row, Surveyed
+from rlvr.rollout.generation import Advantage, Roller, Surveyed
 from rlvr.rollout.rows import rollout_metrics, token_batch, trim
+from rlvr.rollout.sampler import Row
 from rlvr.rollout.stream import prompt_stream
 
 CONTROL_STATE = "control_state.json"

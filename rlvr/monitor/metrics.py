@@ -40,7 +40,7 @@ _SECTIONS: dict[str, list[tuple[str, str, str]]] = {
         ("group/zero_advantage_fraction", "0..1", "Share of groups whose completions all got the same reward: they teach nothing."),
     ],
     "Dynamic sampling": [
-        ("rollout/prompts_consumed", "count", "Prompts sampled for this rollout, refills included. These metrics are in the row of a rollout's first update of a run with `rollout.dynamic_sampling`; there `reward` is of the groups trained on, `rewards/<verifier>` of all that were sampled."),
+        ("rollout/prompts_consumed", "count", "Prompts sampled for this rollout, refills included. These metrics are in the row of a rollout's first update of a run with `rollout.dynamic_sampling`; there `reward`, `verdict/...` and `length/...` are of the groups trained on, `rewards/<verifier>` of all that were sampled."),
         ("rollout/refills", "count", "Batches of prompts sampled after the first."),
         ("rollout/recovered", "count", "Groups of the rollout before that this one trains on (Recent Sample Recovery)."),
         ("group/kept_fraction", "0..1", "Share of the sampled groups whose completions got different rewards: they teach something."),

@@ -13,8 +13,8 @@ reward).
 Papers: https://arxiv.org/abs/2503.14476 (dynamic sampling), https://arxiv.org/abs/2506.18330 (recovery; no code)
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,18 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from rlvr.batch import RolloutBatch
+from rlvr.batch import Origin, RolloutBatch
+from rlvr.rewards.scorer import Scored
 from rlvr.rewards.verdict import Outcome
-from rlvr.rollout.completion import OUTCOMES
+from rlvr.rollout.completion import OUTCOMES, Completion
+from rlvr.rollout.rehearsal import join_all
+from rlvr.rollout.rows import trim
+from rlvr.rollout.sampler import Batch, Sampler
+from rlvr.rollout.stream import prompt_stream
 
 LEFTOVERS = "leftovers.pt"
+_REFILL_SEEDS = 2**40
+"""Between the sampling seeds of a rollout's batches: far beyond the number of any update."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,26 @@ class Supply:
             raise ValueError(f"{folder} has no {LEFTOVERS}; resume from another checkpoint")
         rows = RolloutBatch(**torch.load(path, weights_only=True))
         return cls(saved["position"], rows, numbers)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The policy's own rows of a generation, and everything that was sampled for them."""
+
+    rows: RolloutBatch
+    """Of all processes; whole groups, in order."""
+    numbers: list[int]
+    """Row of the data of each group."""
+    completions: list[Completion]
+    """This process's own."""
+    scored: list[Scored]
+    """Of the completions."""
+    trained: dict[int, int]
+    """Place of a completion -> its row; those that are missing are not trained on."""
+    scoring: float
+    """Seconds."""
+    supply: Supply
+    stats: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -166,3 +193,90 @@ def account(rows: RolloutBatch, signal: Bool[Tensor, " G"], group_size: int) -> 
     return {
         f"group/{name}_fraction": share.double().mean().item() for name, share in shares.items()
     }
+
+
+def sample_with_signal(
+    sampler: Sampler,
+    dynamic: DynamicSampling,
+    counts: Callable[[RolloutBatch], Tensor],
+    *,
+    prompts: int,
+    seed: int,
+    stream_seed: int,
+    supply: Supply,
+) -> Sampled:
+    """Return leftovers and new groups with signal, `prompts` in all.
+
+    Args:
+        sampler: Samples and judges.
+        dynamic: How groups without signal are replaced.
+        counts: From rows to those that count in the loss, (B,) bool.
+        prompts: P.
+        seed: Of the sampling.
+        stream_seed: Of the order of the prompts.
+        supply: What the generation before left.
+    """
+    size = sampler.group_size
+    recovered, position = len(supply.numbers), supply.position
+    numbers: list[int] = []
+    parts: list[Batch] = []
+    signal = torch.zeros(0, dtype=torch.bool)
+    while not parts or (
+        recovered + int(signal.sum()) < prompts and len(parts) <= dynamic.max_refills
+    ):
+        new = prompt_stream(len(sampler.rows), prompts, stream_seed, start=position)
+        part = sampler.sample(
+            sampler.each(new),
+            seed + len(parts) * _REFILL_SEEDS,
+            origin=Origin.POLICY,
+            first_group=0,
+            observe=False,
+        )
+        parts.append(part)
+        numbers += new
+        position += prompts
+        found = have_signal(part.rows.rewards, counts(part.rows), size)
+        signal = torch.cat([signal, found.cpu()])
+    everything = join_all([part.rows for part in parts])
+    choice = choose(signal.tolist(), prompts - recovered)
+    rest = choice.rest if dynamic.keep_leftovers else []
+    groups = [*choice.kept, *choice.fillers, *rest]
+    rows = sampler.observed(everything.rows(rows_of(groups, size)))
+    trained = prompts - recovered
+    left = rows.rows(rows_of(range(trained, len(groups)), size))
+    rows = rows.rows(rows_of(range(trained), size))
+    if supply.leftovers is not None:
+        rows = supply.leftovers.to(rows.rewards.device).join(rows)
+    order = spread(recovered + len(choice.kept), len(choice.fillers))
+    rows = replace(
+        rows.rows(rows_of(order, size)),
+        group_ids=torch.arange(prompts, device=rows.group_ids.device).repeat_interleave(size),
+    )
+    sources = [None] * recovered + groups[:trained]
+    all_numbers = [*supply.numbers, *(numbers[group] for group in groups[:trained])]
+    return Sampled(
+        rows=rows,
+        numbers=[all_numbers[place] for place in order],
+        completions=[
+            replace(item, place=item.place + number * prompts * size) if item.place >= 0 else item
+            for number, part in enumerate(parts)
+            for item in part.completions
+        ],
+        scored=[judged for part in parts for judged in part.scored],
+        trained={
+            group * size + i: row * size + i
+            for row, place in enumerate(order)
+            if (group := sources[place]) is not None
+            for i in range(size)
+        },
+        scoring=sum(part.scoring for part in parts),
+        supply=Supply(position, trim(left), tuple(numbers[group] for group in rest))
+        if rest
+        else Supply(position),
+        stats={
+            "rollout/prompts_consumed": len(numbers),
+            "rollout/refills": len(parts) - 1,
+            "rollout/recovered": recovered,
+            **account(everything, signal, size),
+        },
+    )
