@@ -109,7 +109,7 @@ def _chain_problems(recipe: Recipe, origins: Origins | None) -> Iterator[Problem
             path = ("algorithm", key)
             value = getattr(recipe.algorithm, key)
             default = type(recipe.algorithm).model_fields[key].default
-            if control.replaces_clip and origins and value != default:
+            if key in control.replaces_clip and origins and value != default:
                 if not is_chosen(origins, path, ("entropy",)):
                     continue
                 text = f"is {show(value)}, but {control.name} replaces the clip; remove it."

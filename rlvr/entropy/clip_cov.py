@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from rlvr.batch import LossTerms, TokenBatch
-from rlvr.entropy.control import EntropyControl, Scope, State, Stats, ratio
+from rlvr.entropy.control import WHOLE_CLIP, EntropyControl, Scope, State, Stats, ratio
 
 
 class Config(BaseModel):
@@ -144,7 +144,7 @@ def build(config: Config) -> EntropyControl:
         name="clip_cov",
         scope=config.scope,
         measures_current_policy=True,
-        replaces_clip=replaces_clip,
+        replaces_clip=WHOLE_CLIP if replaces_clip else frozenset(),
         idle="fraction is 0, so no token is detached" if config.fraction == 0 else None,
         measure=measure,
         apply=apply,

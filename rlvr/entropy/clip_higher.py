@@ -7,7 +7,7 @@ A token of probability p keeps a gradient upwards until p (1 + clip_high): 0.2 h
 them. It exists to be moved by `entropy_budget` and to stand beside the other controls in `rlvr replay`. The surrogate
 decides what the distances mean (gspo, gmpo); the dual clip stays the recipe's.
 
-Language models keep more entropy with a wider clip_high (the paper; https://arxiv.org/abs/2509.26114 of both sides). It
+Language models keep more entropy with a wider clip_high (the paper; arXiv 2509.26114 of both sides). It
 is no law: where every state has parameters of its own, as on the bandit of the tests, a wider one lets the policy move
 further in each rollout, and it loses entropy faster.
 
@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from rlvr.batch import LossTerms, TokenBatch
-from rlvr.entropy.control import Actuator, EntropyControl, State, Stats
+from rlvr.entropy.control import Actuator, ClipKey, EntropyControl, State, Stats
 
 
 class Config(BaseModel):
@@ -48,7 +48,8 @@ ACTUATOR = Actuator(options=("clip_high",), least=0.05, neutral=0.2, most=1.0)
 
 def build(config: Config) -> EntropyControl:
     """Return the control."""
-    sets_clip = config.clip_low is not None or config.clip_high is not None
+    keys: tuple[ClipKey, ...] = ("clip_low", "clip_high")
+    sets = frozenset(key for key in keys if getattr(config, key) is not None)
 
     def apply(
         terms: LossTerms,
@@ -62,8 +63,8 @@ def build(config: Config) -> EntropyControl:
 
     return EntropyControl(
         name="clip_higher",
-        replaces_clip=sets_clip,
+        replaces_clip=sets,
         idle_on_policy="the ratio is 1, which no clip distance reaches",
-        idle=None if sets_clip else "clip_low and clip_high are null",
+        idle=None if sets else "clip_low and clip_high are null",
         apply=apply,
     )

@@ -21,6 +21,7 @@ import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +36,8 @@ Stats = dict[str, Tensor]
 """Statistic -> (numerator, denominator), a tensor of two: sums add up, the quotient is the statistic."""
 Scope = Literal["update", "micro_batch"]
 Need = Literal["entropies", "old_logprobs", "old_entropies", "ref_logprobs", "initial_logprobs"]
+ClipKey = Literal["clip_low", "clip_high", "dual_clip"]
+WHOLE_CLIP: frozenset[ClipKey] = frozenset({"clip_low", "clip_high", "dual_clip"})
 
 DROP = "drop"
 """The mark by which `measure` takes tokens out of the loss and its denominator."""
@@ -118,8 +121,8 @@ class EntropyControl:
     scope: Scope = "update"
     measures_current_policy: bool = False
     """Whether `measure` reads the current log-probs: from an update's second on, one pass without gradient."""
-    replaces_clip: bool = False
-    """Whether the surrogate's clip distances are set by this control."""
+    replaces_clip: frozenset[ClipKey] = frozenset()
+    """Keys of `algorithm` that this control sets in their place."""
     idle_on_policy: str | None = None
     """Why the method does nothing with one update per rollout; None: it does something."""
     idle: str | None = None
@@ -153,11 +156,11 @@ class Chain:
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"entropy control {name!r} is listed twice; list it once")
-        clips = [control.name for control in self.controls if control.replaces_clip]
-        if len(clips) > 1:
-            raise ValueError(
-                f"{' and '.join(clips)} both replace the clip, so the first would do nothing; keep one"
-            )
+        for one, other in combinations(self.controls, 2):
+            if one.replaces_clip & other.replaces_clip:
+                raise ValueError(
+                    f"{one.name} and {other.name} both replace the clip, so the first would do nothing; keep one"
+                )
         for control in self.controls:
             for name in control.statistics | control.old_statistics:
                 parse(name)

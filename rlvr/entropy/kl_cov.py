@@ -28,7 +28,7 @@ from torch import Tensor
 
 from rlvr.batch import LossTerms, TokenBatch
 from rlvr.entropy.clip_cov import covariance
-from rlvr.entropy.control import Actuator, EntropyControl, Scope, State, Stats, ratio
+from rlvr.entropy.control import WHOLE_CLIP, Actuator, EntropyControl, Scope, State, Stats, ratio
 
 
 class Config(BaseModel):
@@ -118,7 +118,7 @@ def build(config: Config) -> EntropyControl:
         name="kl_cov",
         scope=config.scope,
         measures_current_policy=True,
-        replaces_clip=config.replace_clip,
+        replaces_clip=WHOLE_CLIP if config.replace_clip else frozenset(),
         idle="fraction or kl_coef is 0, so no token is pulled back"
         if config.fraction == 0 or config.kl_coef == 0
         else None,

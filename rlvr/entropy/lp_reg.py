@@ -33,7 +33,7 @@ from torch import Tensor
 
 from rlvr.batch import LossTerms, TokenBatch
 from rlvr.divergence import k3
-from rlvr.entropy.control import EntropyControl, Scope, State, Stats, ratio
+from rlvr.entropy.control import WHOLE_CLIP, EntropyControl, Scope, State, Stats, ratio
 from rlvr.logprobs import statistic
 
 _AUTHORS_VALUE_LIMIT = 10.0
@@ -160,7 +160,7 @@ def build(config: Config) -> EntropyControl:
         old_statistics=frozenset({name}),
         scope=config.scope,
         measures_current_policy=True,
-        replaces_clip=replaces_clip,
+        replaces_clip=WHOLE_CLIP if replaces_clip else frozenset(),
         idle=None
         if selects or replaces_clip
         else "it selects no token (fraction and positive_fraction are 0) and sets no clip",

@@ -60,7 +60,7 @@ def test_it_is_the_recipes_own_clip():
 
 
 def test_it_replaces_the_clip_unless_it_sets_none():
-    assert build_control("clip_higher", {}).replaces_clip
+    assert build_control("clip_higher", {}).replaces_clip == {"clip_high"}
     assert build_control("clip_higher", {}).idle_on_policy
     off = clip_higher.build(clip_higher.OFF)
     assert off.idle == "clip_low and clip_high are null"
