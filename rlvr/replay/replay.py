@@ -34,7 +34,7 @@ from rlvr.replay.effect import (
     touch,
 )
 from rlvr.replay.rollout import Frozen, rehearsal_key, tempered_key
-from rlvr.replay.weights import Weights, dot, gradients, trained
+from rlvr.replay.weights import Weights, dot, gradients, kept_state, restore_state, trained
 from rlvr.rollout.rehearsal import draw, load_buffer
 from rlvr.trainer import Trainer
 
@@ -157,8 +157,6 @@ def _with_statistics(trainer: Trainer, frozen: Frozen, names: set[str]) -> Froze
     """Return the rollout with log-probs, entropies and statistics of the trainer's policy, on its device."""
 
     def complete(rows: RolloutBatch) -> RolloutBatch:
-        if not len(rows):
-            return rows
         rows = rows.to(trainer.processes.device)
         seen = trainer.look(rows, names)
         return replace(
@@ -198,7 +196,7 @@ def _with_tempered(frozen: Frozen, plan: BatchPlan, wanted: RolloutPlan) -> Roll
     prompts = int(wanted.tempered.prompt_fraction * plan.prompts_per_rollout)
     if not prompts:
         return frozen.rows
-    kept = frozen.tempered.get(tempered_key(wanted.tempered))
+    kept = frozen.tempered.get(tempered_key(wanted.tempered.temperature))
     groups = 0 if kept is None else len(kept.group_ids.unique())
     if kept is None or groups < prompts:
         raise ValueError(
@@ -263,7 +261,7 @@ def _step(trainer: Trainer, slopes: Sequence[Tensor]) -> None:
     """Take one step of the recipe's optimizer, clipped as in training."""
     parameters = trained(trainer.model)
     for item, slope in zip(parameters, slopes, strict=True):
-        item.grad = slope.clone()
+        item.grad = slope.to(item.device, copy=True)
     if trainer.args.max_grad_norm:
         torch.nn.utils.clip_grad_norm_(parameters, trainer.args.max_grad_norm)
     _optimizer(trainer).step()
@@ -287,7 +285,7 @@ class _Bench:
     ) -> None:
         self._trainer, self._objective, self._update = trainer, objective, update
         self._moved = Weights(trainer.model)
-        self._optimizer = copy.deepcopy(_optimizer(trainer).state_dict())
+        self._optimizer = kept_state(_optimizer(trainer))
         self._rows = plain.rows
         self._plain = self._pull(plain)
         self._products: Products = entropy_products(trainer, plain.rows, slopes)
@@ -321,15 +319,14 @@ class _Bench:
         return pull(self._trainer, one.rows, self._update, shape)
 
     def _by_optimizer(self, slopes: Sequence[Tensor]) -> list[Tensor]:
-        # a state that is loaded is used, not copied
-        _optimizer(self._trainer).load_state_dict(copy.deepcopy(self._optimizer))
+        restore_state(_optimizer(self._trainer), self._optimizer)
         _step(self._trainer, slopes)
         return self._moved.change()
 
     @torch.no_grad()
     def _by_descent(self, slopes: Sequence[Tensor]) -> list[Tensor]:
         for item, slope in zip(trained(self._trainer.model), slopes, strict=True):
-            item.sub_(self._rate * slope)
+            item.sub_(self._rate * slope.to(item.device))
         return self._moved.change()
 
     def effect(self, one: _Prepared) -> Effect:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rlvr.batch import Origin, RolloutBatch
 from rlvr.check.plan import BatchPlan
-from rlvr.entropy.control import EntropyControl, Rehearsal, RolloutPlan, TemperedRollout, chain
+from rlvr.entropy.control import Rehearsal, RolloutPlan, chain
 from rlvr.loss import Objective
 from rlvr.recipe import Recipe
 from rlvr.replay.weights import Weights
@@ -90,52 +90,51 @@ def freeze(
     """
     initial = Weights(trainer.model)
     rehearsal = {}
-    for item in {part.rehearsal for part in wanted if part.rehearsal is not None}:
+    for item in dict.fromkeys(part.rehearsal for part in wanted if part.rehearsal is not None):
         buffer = None if item.buffer else _rehearse(trainer, plan, item, run)
         if buffer is not None:
             rehearsal[rehearsal_key(item)] = buffer
     if weights != INITIAL:
         trainer.load_weights(run / weights)
-    order = prompt_stream(len(trainer.roller.rows), plan.prompts_per_rollout, recipe.training.seed)
-    requests = [row for row in order for _ in range(plan.group_size)]
-    asked = {part.tempered.temperature: part.tempered for part in wanted if part.tempered}
-    for part in wanted:
-        if part.tempered is not None:
-            temperature, share = part.tempered.temperature, part.tempered.prompt_fraction
-            if share > asked[temperature].prompt_fraction:
-                asked[temperature] = part.tempered
-    tempered: dict[str, RolloutBatch] = {}
-    rows: RolloutBatch | None = None
-    for extra in [*asked.values(), *([] if asked else [None])]:
-        sampled = _sample(trainer, objective, requests, extra)
-        is_own = sampled.origin == Origin.POLICY
-        rows = sampled.rows(is_own)
-        if extra is not None:
-            tempered[tempered_key(extra)] = sampled.rows(~is_own)
-    assert rows is not None  # there is one round at least
+    # no KL: log-probs of the initial policy are computed with its weights, not with a second model
+    trainer.use(replace(objective, chain=chain(), kl_coef=0.0), {})
+    roller = trainer.roller
+    order = prompt_stream(len(roller.rows), plan.prompts_per_rollout, roller.seed)
+    seed = roller.seed * 1_000_003
+    requests = roller.sampler.each(order)
+    rows = roller.sampler.sample(
+        requests, seed, origin=Origin.POLICY, first_group=0, statistics=True
+    ).rows
+    tempered = {
+        tempered_key(temperature): roller.sampler.sample(
+            requests[: prompts * plan.group_size],
+            seed + 1,
+            origin=Origin.TEMPERED,
+            first_group=plan.prompts_per_rollout,
+            temperature=temperature,
+            statistics=True,
+        ).rows
+        for temperature, prompts in _tempered(wanted, plan).items()
+    }
     sampler = Weights(trainer.model)
     initial.restore()
     rows = replace(rows, ref_logprobs=trainer.look(rows).logprobs)
     tempered = {
-        key: replace(part, ref_logprobs=trainer.look(part).logprobs) if len(part) else part
+        key: replace(part, ref_logprobs=trainer.look(part).logprobs)
         for key, part in tempered.items()
     }
     sampler.restore()
     return Frozen(str(run.resolve()), weights, sampling_of(recipe), rows, tempered, rehearsal)
 
 
-def _sample(
-    trainer: Trainer, objective: Objective, requests: list[int], tempered: TemperedRollout | None
-) -> RolloutBatch:
-    sampler = EntropyControl(
-        name="replay",
-        needs=frozenset({"old_logprobs"}),
-        plan=lambda _: RolloutPlan(tempered=tempered),
-    )
-    # no KL: log-probs of the initial policy are computed with its weights, not with a second model
-    trainer.use(replace(objective, chain=chain(sampler), kl_coef=0.0), {"replay": {}})
-    rows = trainer.roller.generation(requests, 0, trainer.control_state).rows
-    return replace(rows, mask=rows.completion_mask, advantages=torch.zeros_like(rows.advantages))
+def _tempered(wanted: Sequence[RolloutPlan], plan: BatchPlan) -> dict[float, int]:
+    """Return the temperatures that are wanted, with the prompts at each."""
+    found: dict[float, int] = {}
+    for part in wanted:
+        if part.tempered is not None:
+            prompts = int(part.tempered.prompt_fraction * plan.prompts_per_rollout)
+            found[part.tempered.temperature] = max(prompts, found.get(part.tempered.temperature, 0))
+    return {temperature: prompts for temperature, prompts in found.items() if prompts}
 
 
 def _rehearse(
@@ -158,9 +157,9 @@ def _rehearse(
     return joined.rows(torch.arange(min(len(joined), most)))
 
 
-def tempered_key(wanted: TemperedRollout) -> str:
+def tempered_key(temperature: float) -> str:
     """Return the name under which tempered rows are kept."""
-    return f"{wanted.temperature:g}"
+    return f"{temperature:g}"
 
 
 def rehearsal_key(wanted: Rehearsal) -> str:

@@ -52,7 +52,7 @@ def frozen(made: Any, wanted: list[RolloutPlan]) -> Frozen:
         advantages=torch.zeros_like(rows.advantages),
         origin=torch.full_like(rows.origin, Origin.REHEARSAL),
     )  # fmt: skip
-    tempered = {tempered_key(one.tempered): extra for one in wanted if one.tempered}
+    tempered = {tempered_key(one.tempered.temperature): extra for one in wanted if one.tempered}
     rehearsal = {rehearsal_key(one.rehearsal): buffer for one in wanted if one.rehearsal}
     return Frozen("run", "final", {}, rows, tempered, rehearsal)
 
