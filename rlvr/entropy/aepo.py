@@ -29,6 +29,7 @@ from torch import Tensor
 
 from rlvr.batch import Origin, RolloutBatch
 from rlvr.entropy.control import (
+    Actuator,
     EntropyControl,
     RolloutPlan,
     State,
@@ -61,6 +62,15 @@ class Config(BaseModel):
 
 OFF = Config(rows=0)
 """Plain GRPO."""
+
+ACTUATOR = Actuator(
+    options=("temperature_high", "temperature_low"),
+    least=0.6,
+    neutral=1.0,
+    most=1.5,
+    fixed={"target": math.inf, "rows": 1_000_000},
+)
+"""How `entropy_budget` moves the temperature: both temperatures are one, and every positive is used."""
 
 
 def used_rows(positives: int, rows: int, entropy: float, target: float) -> int:

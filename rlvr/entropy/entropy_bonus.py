@@ -35,7 +35,7 @@ class Config(BaseModel):
 OFF = Config(coef=0.0)
 """Plain GRPO."""
 
-ACTUATOR = Actuator(options=("coef",), least=-0.05, neutral=0.0, most=0.2, power=2.0)
+ACTUATOR = Actuator(options=("coef",), least=-0.1, neutral=0.0, most=1.0, power=2.0)
 """How `entropy_budget` moves the bonus: finest around no bonus."""
 
 
