@@ -21,7 +21,8 @@ ARGUMENTS = (
     "training.save_every=1",
     "training.keep_checkpoints=10",
     # a target between the entropies of this run: the state decides the temperature and the rows
-    "entropy=[{aepo: {rows: 4, prompt_fraction: 0.5, target: 0.5}}]",
+    # and a gradient through the head, in chunks, besides the loss
+    "entropy=[{aepo: {rows: 4, prompt_fraction: 0.5, target: 0.5}}, {siren: {coef: 1.0}}]",
 )
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 COMPARED = ("reward", "tokens", "entropy", "grad_norm", "loss")
