@@ -16,16 +16,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+# sampling this far from the policy, and this much of it, is what holds a policy of 29 thousand parameters
+_HOT = {"temperature_high": 2.0, "prompt_fraction": 1.0, "rows": 256}
 CONFIGURATIONS: dict[str, list[dict[str, Any] | str]] = {
     "GRPO": [],
     "clip_cov": [{"clip_cov": {"fraction": 0.1, "covariance_low": 0.2, "covariance_high": 50.0}}],
     "kl_cov": [{"kl_cov": {"fraction": 0.1, "kl_coef": 1.0}}],
     "steer": [{"steer": {"weight_min": 0.05}}],
-    "siren": [{"siren": {"coef": 1.0}}],
+    "siren": [{"siren": {"coef": 0.5}}],
     "dph forward": [{"dph": {"coef": 0.2, "rows_per_update": 32}}],
     "dph js": [{"dph": {"divergence": "js", "coef": 0.5, "rows_per_update": 32}}],
-    "aepo 0.3": [{"aepo": {"target": 0.3, "rows": 60}}],
-    "aepo 0.45": [{"aepo": {"target": 0.45, "rows": 60}}],
+    "aepo 0.25": [{"aepo": {"target": 0.25, **_HOT}}],
+    "aepo 0.35": [{"aepo": {"target": 0.35, **_HOT}}],
     "entropy_budget 0.35": [{"entropy_budget": {"target": 0.35}}],
     "entropy_budget 0.5": [{"entropy_budget": {"target": 0.5}}],
 }
