@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -98,12 +99,21 @@ def _with_options(item: NamedItem, own: dict[str, NamedItem]) -> NamedItem:
 
 def shipped_options(name: str) -> dict[str, Any]:
     """Return the options that a shipped recipe gives a control, its own recipe first; {} if none has it."""
-    for recipe in sorted(shipped_recipes(), key=lambda recipe: recipe != name):
-        values, _ = read_yaml((SHIPPED / f"{recipe}.yaml").read_text(encoding="utf-8"), recipe)
-        for entry in values.get("entropy") or []:
-            if isinstance(entry, dict) and name in entry:
-                return dict(entry[name] or {})
+    for recipe in sorted(_shipped(), key=lambda recipe: recipe != name):
+        if name in _shipped()[recipe]:
+            return dict(_shipped()[recipe][name])
     return {}
+
+
+@cache
+def _shipped() -> dict[str, dict[str, dict[str, Any]]]:
+    """Return recipe -> control -> options, as the shipped files have them."""
+    found = {}
+    for recipe in shipped_recipes():
+        values, _ = read_yaml((SHIPPED / f"{recipe}.yaml").read_text(encoding="utf-8"), recipe)
+        entries = [entry for entry in values.get("entropy") or [] if isinstance(entry, dict)]
+        found[recipe] = {name: given or {} for entry in entries for name, given in entry.items()}
+    return found
 
 
 def _build(recipe: Recipe, items: Sequence[NamedItem]) -> Candidate:

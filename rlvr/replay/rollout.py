@@ -17,6 +17,7 @@ from rlvr.check.plan import BatchPlan
 from rlvr.entropy.control import Rehearsal, RolloutPlan, chain
 from rlvr.loss import Objective
 from rlvr.recipe import Recipe
+from rlvr.replay.place import INITIAL
 from rlvr.replay.weights import Weights
 from rlvr.rollout.generation import REHEARSAL
 from rlvr.rollout.rehearsal import join_all, load_buffer
@@ -24,7 +25,6 @@ from rlvr.rollout.stream import prompt_stream
 from rlvr.trainer import Trainer
 
 FORMAT = 1
-INITIAL = "initial"
 _SAMPLING = {
     "model": None,
     "data": None,
