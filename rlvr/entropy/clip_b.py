@@ -24,6 +24,7 @@ from torch import Tensor
 
 from rlvr.batch import Origin, RolloutBatch
 from rlvr.entropy.control import EntropyControl, State, Stats, ratio
+from rlvr.entropy_change import discriminator
 
 SMALLEST_DEVIATION = 1e-12  # authors' code
 
@@ -44,20 +45,6 @@ OFF = Config(mu=None)
 def tokens_of_the_loss(rollout: RolloutBatch) -> Bool[Tensor, "B T"]:
     """Return the tokens of the policy loss: those that count, of rows that are not rehearsal."""
     return rollout.mask & (rollout.origin != Origin.REHEARSAL).unsqueeze(-1)
-
-
-def discriminator(
-    logprobs: Float[Tensor, "B T"], entropies: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]
-) -> Float[Tensor, "B T"]:
-    """Return S = π (H + ln π), 0 outside the mask; float64.
-
-    Example:
-        >>> half = torch.tensor([[0.5]])
-        >>> discriminator(half.log(), torch.tensor([[1.0]]), torch.tensor([[True]]))
-        tensor([[0.1534]], dtype=torch.float64)
-    """
-    l, h = logprobs.double(), entropies.double()  # noqa: E741
-    return torch.where(mask, l.exp() * (h + l), 0.0)
 
 
 def moments(values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> tuple[Tensor, Tensor]:
@@ -85,7 +72,7 @@ def build(config: Config) -> EntropyControl:
         if rollout.old_logprobs is None or rollout.old_entropies is None:
             raise ValueError("clip_b needs old_logprobs and old_entropies")
         mask = tokens_of_the_loss(rollout)
-        s = discriminator(rollout.old_logprobs, rollout.old_entropies, mask)
+        s = discriminator(rollout.old_logprobs.double(), rollout.old_entropies.double())
         mean, deviation = moments(s, mask)
         negative = mask & (rollout.advantages < 0)
         dropped = torch.zeros_like(mask)

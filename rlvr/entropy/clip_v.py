@@ -28,12 +28,12 @@ from torch import Tensor
 from rlvr.batch import RolloutBatch
 from rlvr.entropy.clip_b import (
     SMALLEST_DEVIATION,
-    discriminator,
     dropped_stats,
     moments,
     tokens_of_the_loss,
 )
 from rlvr.entropy.control import EntropyControl, State, Stats, ratio
+from rlvr.entropy_change import discriminator, expected_discriminator
 from rlvr.logprobs import statistic
 
 _SUM_P2, _SUM_P2_LOGP = statistic("sum_p2"), statistic("sum_p2_logp")
@@ -54,17 +54,6 @@ class Config(BaseModel):
 
 OFF = Config(mu=None)
 """Plain GRPO."""
-
-
-def expected_discriminator(
-    entropies: Float[Tensor, "B T"],
-    sum_p2: Float[Tensor, "B T"],
-    sum_p2_logp: Float[Tensor, "B T"],
-    mask: Bool[Tensor, "B T"],
-) -> Float[Tensor, "B T"]:
-    """Return N = H Σ p² + Σ p² ln p, 0 outside the mask; float64."""
-    n = entropies.double() * sum_p2.double() + sum_p2_logp.double()
-    return torch.where(mask, n, 0.0)
 
 
 def largest(
@@ -92,8 +81,9 @@ def build(config: Config) -> EntropyControl:
             raise ValueError("clip_v needs old_logprobs and old_entropies")
         mask = tokens_of_the_loss(rollout)
         found = rollout.old_statistics
-        n = expected_discriminator(rollout.old_entropies, found[_SUM_P2], found[_SUM_P2_LOGP], mask)
-        d = n - discriminator(rollout.old_logprobs, rollout.old_entropies, mask)
+        entropies = rollout.old_entropies.double()
+        n = expected_discriminator(entropies, found[_SUM_P2].double(), found[_SUM_P2_LOGP].double())
+        d = n - discriminator(rollout.old_logprobs.double(), entropies)
         _, deviation = moments(d, mask)
         negative = mask & (rollout.advantages < 0)
         dropped = torch.zeros_like(mask)

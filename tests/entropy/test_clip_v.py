@@ -9,7 +9,6 @@ import torch
 from rlvr.batch import Origin, RolloutBatch
 from rlvr.entropy import clip_v
 from rlvr.entropy.control import quotient
-from rlvr.logprobs import of_logits
 from tests.entropy.toy import look
 
 COMMON, RARE = 0, 1
@@ -55,18 +54,6 @@ def kept(
         1 - rows.mask.double().mean().item()
     )
     return rows.mask.squeeze(-1).tolist()
-
-
-def test_the_expected_discriminator_is_its_mean_under_the_policy():
-    table = torch.randn(6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    log_p = table.log_softmax(-1)
-    h = -(log_p.exp() * log_p).sum(-1, keepdim=True)
-    s = log_p.exp() * (h + log_p)
-    found = of_logits(table, torch.zeros(6, dtype=torch.long), NAMES)
-    n = clip_v.expected_discriminator(
-        h, found["sum_p2"][:, None], found["sum_p2_logp"][:, None], torch.ones(6, 1).bool()
-    )
-    torch.testing.assert_close(n, (log_p.exp() * s).sum(-1, keepdim=True))
 
 
 def test_a_punished_token_far_above_zero_is_dropped():

@@ -9,6 +9,7 @@ from rlvr.advantage import group_zscore
 from rlvr.batch import Origin, RolloutBatch
 from rlvr.entropy import clip_b, clip_v
 from rlvr.entropy.control import EntropyControl, quotient
+from rlvr.entropy_change import discriminator, expected_discriminator
 from rlvr.kernels.naive import logprob_entropy
 from rlvr.logprobs import of_logits
 from tests.golden.golden import Golden, tensor
@@ -49,7 +50,7 @@ def check_shaped(
     outputs, mask = golden.outputs, golden.mask
     assert rollout.old_logprobs is not None
     assert rollout.old_entropies is not None
-    s = clip_b.discriminator(rollout.old_logprobs, rollout.old_entropies, mask)
+    s = discriminator(rollout.old_logprobs.double(), rollout.old_entropies.double())
     golden.check(s[mask], tensor(outputs["S"], golden.dtype)[mask].tolist(), "S")
     assert control.shape is not None
     shaped, _, stats = control.shape(rollout, {})
@@ -82,8 +83,8 @@ def check_clip_v(golden: Golden) -> None:
     statistics = {name: value.view_as(mask) for name, value in found.items()}
     _, entropies = logprob_entropy(logits, torch.zeros_like(mask, dtype=torch.long))
     golden.check(entropies[mask], golden.input("entropy")[mask].tolist(), "entropy of the logits")
-    n = clip_v.expected_discriminator(
-        golden.input("entropy"), statistics["sum_p2"], statistics["sum_p2_logp"], mask
+    n = expected_discriminator(
+        golden.input("entropy"), statistics["sum_p2"], statistics["sum_p2_logp"]
     )
     golden.check(n[mask], tensor(golden.outputs["nec"], golden.dtype)[mask].tolist(), "N")
     rollout = rollout_of(golden, statistics)
