@@ -9,7 +9,8 @@
 h is the mean entropy, nats, of the tokens that the policy sampled for an update; H sets the level of the next one.
 e has no unit: at gain 5 an entropy 20 % off the target alone asks for the end of the range. I finds the level that
 balances the policy's own loss of entropy; without it H would settle beside the target. It waits while the target is
-out of reach, so that a level leaves the end of its range as soon as H turns (anti-windup).
+out of reach, so that a level leaves the end of its range as soon as H turns (anti-windup). Where the range moves to
+one side only (KL-Cov, STEER: they slow a fall), levels of the other side do not exist.
 
 The actuator is any control whose file has an `ACTUATOR`: the options that move, and their range. The budget builds
 that control at its level, acts through it and keeps its state. Its regularizers are added under the budget's name, so
@@ -146,10 +147,26 @@ def target_at(config: Config, update: int) -> float:
     return points[-1][1]
 
 
+def limits(config: Config) -> tuple[float, float]:
+    """Return the levels that act: a side on which the range does not move is left out.
+
+    Example:
+        >>> limits(Config(range=(0.0, 0.0, 0.1)))
+        (0.0, 1.0)
+    """
+    least, neutral, most = (_value(config, level) for level in (-1.0, 0.0, 1.0))
+    return (0.0 if least == neutral else -1.0), (0.0 if most == neutral else 1.0)
+
+
 def controller(
-    error: float, integral: float, gain: float, integral_updates: float
+    error: float,
+    integral: float,
+    gain: float,
+    integral_updates: float,
+    low: float = -1.0,
+    high: float = 1.0,
 ) -> tuple[float, float]:
-    """Return level and next integral for a relative error.
+    """Return level, between `low` and `high`, and next integral for a relative error.
 
     Example:
         >>> controller(0.1, 0.2, gain=5.0, integral_updates=50.0)
@@ -158,9 +175,9 @@ def controller(
         (1.0, 0.2)
     """
     wanted = gain * error + integral
-    level = max(-1.0, min(1.0, wanted))
+    level = max(low, min(high, wanted))
     if (wanted - level) * error <= 0:
-        integral = max(-1.0, min(1.0, integral + gain / integral_updates * error))
+        integral = max(low, min(high, integral + gain / integral_updates * error))
     return level, integral
 
 
@@ -225,7 +242,11 @@ def next_state(config: Config, state: State, entropy: float) -> State:
     if wanted is None or config.gain == 0:
         return state
     level, integral = controller(
-        (wanted - smooth) / wanted, state["integral"], config.gain, config.integral_updates
+        (wanted - smooth) / wanted,
+        state["integral"],
+        config.gain,
+        config.integral_updates,
+        *limits(config),
     )
     return state | {"level": level, "integral": integral}
 

@@ -116,11 +116,11 @@ def test_recovery_from_a_long_saturation_is_as_quick_as_from_a_short_one() -> No
     # the policy loses more than the actuator can give, until the loss ends
     control = budget(target=0.5)
     times = []
-    for saturated in (60, 2000):
+    for saturated in (60, 300):
         curve, state = plant(control, saturated, 0.3, loss=0.02)
         assert state["level"] == 1.0
         assert curve[-1] < 0.05
-        after, _ = plant(control, 600, curve[-1], loss=0.0, state=state)
+        after, _ = plant(control, 100, curve[-1], loss=0.0, state=state)
         times.append(updates_until(after, 0.5))
         assert max(after) < 0.5 * 1.1
     assert times[0] == times[1]
@@ -133,6 +133,16 @@ def test_the_integral_waits_only_while_the_error_pushes_outward() -> None:
     level, integral = controller(-0.001, 1.0, 5.0, 50.0)
     assert level == pytest.approx(0.995)
     assert integral == pytest.approx(0.9999)
+
+
+def test_a_side_on_which_nothing_moves_winds_up_nothing() -> None:
+    control = budget(target=0.5, range=(0.0, 0.0, 0.1))
+    curve, state = plant(control, 40, 0.8, loss=0.006, force=0.0)
+    assert state["level"] == 0.0
+    assert state["integral"] == 0.0
+    after, state = plant(control, 150, curve[-1], state=state)
+    assert min(after) > 0.5 * 0.85
+    assert after[-1] == pytest.approx(0.5, rel=0.02)
 
 
 def test_a_schedule_is_followed() -> None:
@@ -331,13 +341,13 @@ def test_two_controls_that_want_tempered_rows_are_refused() -> None:
 
 @pytest.fixture(scope="module")
 def plain() -> list[float]:
-    return entropies_of_a_run(Chain())
+    return entropies_of_a_run(Chain(), rollouts=30)
 
 
 @pytest.mark.parametrize("target", [0.8, 1.1])
 def test_a_target_is_held_on_the_bandit(target: float, plain: list[float]) -> None:
     # updates have contexts of their own there, which share no parameter: eight updates meet them all
     controls = chain(budget(target=target, range=(-0.1, 0.0, 1.0), smoothing=8.0))
-    settled = entropies_of_a_run(controls)[20:]
+    settled = entropies_of_a_run(controls, rollouts=30)[15:]
     assert max(abs(value / target - 1) for value in settled) < 0.1
-    assert max(value / target for value in plain[20:]) < 0.9
+    assert max(value / target for value in plain[15:]) < 0.9
