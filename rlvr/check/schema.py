@@ -83,7 +83,7 @@ def _place(loc: tuple[int | str, ...], values: Any, *, missing: bool) -> Path:
     path: Path = ()
     for number, part in enumerate(loc):
         inside = (isinstance(values, dict) and part in values) or (
-            isinstance(values, list) and isinstance(part, int)
+            isinstance(values, list) and isinstance(part, int) and part < len(values)
         )
         if inside:
             path, values = (*path, part), values[part]
@@ -100,7 +100,9 @@ def _text(kind: str, path: Path, item: Any, schema: type[BaseModel], at: Path) -
         return _unknown_key(str(path[-1]), path[:-1], schema, at)
     fields = _fields_at(schema, path[:-1])
     field = fields.get(str(path[-1])) if path else None
-    if kind == "missing":
+    if kind == "missing" and isinstance(
+        item["loc"][-1], str
+    ):  # a list that is too short lacks a number
         meaning = f": {field.description}" if field and field.description else "."
         return f"is missing{meaning}"
     if kind in ("item_options", "item_indent"):
@@ -161,7 +163,7 @@ def _type_at(schema: type[BaseModel], path: Path) -> tuple[Any, list[Any]]:
                 return None, []
             annotation, metadata = field.annotation, list(field.metadata)
         else:
-            annotation, metadata = _element(annotation)
+            annotation, metadata = _element(annotation, part)
     return annotation, metadata
 
 
@@ -174,15 +176,17 @@ def _model_of(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def _element(annotation: Any) -> tuple[Any, list[Any]]:
-    """Return the type of the values in a list or mapping."""
+def _element(annotation: Any, place: int | str = 0) -> tuple[Any, list[Any]]:
+    """Return the type of the values in a list or mapping; in a list of fixed length, of the one at `place`."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
         [annotation, *_] = [part for part in arguments if get_origin(part) is not None] or [None]
-        return _element(annotation)
+        return _element(annotation, place)
     if origin is Annotated and get_origin(arguments[0]) in (tuple, dict):
-        return _element(arguments[0])
+        return _element(arguments[0], place)
     inner = arguments[0] if origin is tuple else arguments[1] if origin is dict else None
+    if origin is tuple and Ellipsis not in arguments and isinstance(place, int):
+        inner = arguments[place] if place < len(arguments) else None
     if get_origin(inner) is Annotated:
         return get_args(inner)[0], _flat(get_args(inner)[1:])
     return inner, []
@@ -224,6 +228,9 @@ def describe(annotation: Any, metadata: list[Any]) -> str:
         return describe(arguments[0], _flat(arguments[1:]))
     if origin is Literal:
         return _one_of(arguments)
+    if origin is tuple and Ellipsis not in arguments:
+        parts = ", ".join(describe(part, []) for part in arguments)
+        return f"a list of {len(arguments)}: {parts}"
     if origin is tuple:
         inner, constraints = _element(annotation)
         least = [item.min_length for item in metadata if hasattr(item, "min_length")]

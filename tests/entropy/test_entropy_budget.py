@@ -10,9 +10,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from rlvr.check.methods import check_methods
 from rlvr.entropy import entropy_budget
 from rlvr.entropy.control import Chain, EntropyControl, State, build_control, chain
 from rlvr.entropy.entropy_budget import Config, controller, target_at, value_at
+from rlvr.recipe import load_recipe
+from rlvr.recipe_error import RecipeError
 from tests.entropy import toy
 from tests.entropy.test_bandit import entropies_of_a_run
 
@@ -322,6 +325,22 @@ def test_level_value_and_target_are_told() -> None:
 def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Config(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("range: [0, 1]", "range is [0, 1]; it must be a list of 3: a number, a number, a number"),
+        ("schedule: [[0, 1.0], [9]]", "schedule[1] is [9]; it must be a list of 2: an integer"),
+        ("schedule: [[0, -1]]", "schedule[0][1] is -1; it must be a number above 0"),
+    ],
+)
+def test_a_list_of_the_wrong_length_is_refused_in_words(options: str, message: str) -> None:
+    item = f"entropy=[{{entropy_budget: {{{options}}}}}]"
+    recipe, origins = load_recipe("demo", overrides=[item])
+    with pytest.raises(RecipeError) as error:
+        check_methods(recipe, origins)
+    assert message in str(error.value)
 
 
 def test_a_budget_that_cannot_act_says_so() -> None:
