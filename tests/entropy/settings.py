@@ -1,5 +1,6 @@
 """Options with which each entropy control does something on the small populations of the tests; {} without an entry."""
 
+from functools import cache
 from typing import Any
 
 from rlvr.entropy.control import build_control, control_names
@@ -54,6 +55,7 @@ def built(name: str) -> Any:
     return build_control(name, REACHES.get(name, {}))
 
 
+@cache
 def statistics() -> list[str]:
     """Return every statistic that some control reads."""
     controls = [built(name) for name in control_names()]

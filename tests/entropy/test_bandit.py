@@ -56,7 +56,7 @@ def pulls(
     )
 
 
-def entropies_of_a_run(controls: Chain, rollouts: int = 40, step: float = 12.0) -> list[float]:
+def entropies_of_a_run(controls: Chain, rollouts: int = 25, step: float = 12.0) -> list[float]:
     """Return the exact mean entropy, nats, before each rollout and at the end."""
     objective = Objective(clipped, token_mean, controls, clip_high=0.28)
     generator = torch.Generator().manual_seed(0)

@@ -143,7 +143,8 @@ def test_gradient_is_that_of_the_loss(name: str) -> None:
             now = replace(now, entropies=fixed)
         return objective.loss(now, decision)[0]
 
-    assert torch.autograd.gradcheck(loss, table.clone().requires_grad_())
+    # along random directions: one by one, 280 logits take seconds
+    assert torch.autograd.gradcheck(loss, table.clone().requires_grad_(), fast_mode=True)
 
 
 @pytest.mark.parametrize("name", NAMES)
