@@ -320,7 +320,7 @@ class _Budget:
             added = {f"{_NAME}/{name}": part for name, part in terms.regularizers.items()}
             terms = replace(terms, regularizers={**before, **added})
         # weighed by tokens, so that the parts of an update add up
-        tokens = batch.mask.sum()
+        tokens = batch.mask.sum().double()
         wanted = target_of(self.config, state)
         return terms, {
             **stats,

@@ -60,7 +60,7 @@ def test_the_number_of_processes_never_matters_to_a_gradient(found, name, update
         close(means, statistics)
 
 
-@pytest.mark.parametrize("name", ["plain", "kl_cov", "dph", "aepo", "sequence_mean of 5 rows"])
+@pytest.mark.parametrize("name", updates.TRAINED)
 def test_the_number_of_processes_never_matters_to_training(found, name):
     ones, twos, ranks = (cuts(found, "trained", file, name) for file in ("one.0", "two.0", "two.1"))
     whole, row, state = next(iter(ones.values()))

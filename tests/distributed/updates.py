@@ -38,6 +38,8 @@ class Case:
 CASES = {
     "plain": Case(),
     **{name: Case((name,)) for name in control_names()},
+    # the anchor of siren is not given, but measured on the generation
+    "measured anchor": Case(("siren",), options={"siren": {"coef": 0.1}}),
     "steer+dph": Case(("steer", "dph")),
     "gspo, sequence_mean": Case((), surrogate.gspo, aggregate.sequence_mean),
     "gmpo, sequence_sum": Case((), surrogate.gmpo, aggregate.sequence_sum),
@@ -45,6 +47,11 @@ CASES = {
     "sequence_mean of 5 rows": Case((), aggregate=aggregate.sequence_mean, left_out=3),
     "micro_batch scope": Case(("steer",), options={"steer": {"scope": "micro_batch"}}),
 }
+TRAINED = (
+    *("plain", "kl_cov", "dph", "aepo", "sequence_mean of 5 rows"),
+    *("adaptive_entropy", "ares", "dcpo", "entropy_budget", "measured anchor"),
+)
+"""Cases that are trained; those with a state are among them."""
 ACCUMULATIONS = (1, 2, 3, 8)
 """Micro-batches of an update on a process. An update has 5 to 10 rows: with 8, two processes are idle at times."""
 
@@ -61,11 +68,12 @@ def build(folder: Path, case: Case, accumulation: int, processes: int, **argumen
     return tiny.trainer(folder, objective, plan, dtype=torch.float64, **arguments)
 
 
-def generation(case: Case) -> Any:
-    """Return the rows that a case trains on."""
+def generation(case: Case, made: Any) -> Any:
+    """Return the rows that a case trains on, as the trainer's controls make them; their states go on."""
     rows = tiny.rollout(rehearsal="dph" in case.controls)
-    controls = (build_control(name, case.options.get(name, {})) for name in case.controls)
-    rows = tiny.shaped(rows, chain(*controls))
+    chain, state = made._objective.chain, made.control_state
+    rows, state, _ = chain.reward(rows, state)
+    rows, made.control_state, _ = chain.shape(rows, state)
     kept = [i for i in range(len(rows)) if not 16 - case.left_out <= i < 16]
     return rows.rows(torch.tensor(kept))
 
@@ -76,8 +84,9 @@ def gradients(folder: Path, processes: int) -> dict[str, Any]:
     for name, case in CASES.items():
         for accumulation in ACCUMULATIONS:
             made = build(folder, case, accumulation, processes)
+            rows = generation(case, made)
             for update in (0, 1):
-                flat = tiny.gradient(made, generation(case), update)
+                flat = tiny.gradient(made, rows, update)
                 flat = made.accelerator.reduce(flat, reduction="mean")
                 means = made.means()
                 found[f"{name}, {accumulation} micro-batches, update {update}"] = (flat, means)
@@ -86,13 +95,13 @@ def gradients(folder: Path, processes: int) -> dict[str, Any]:
 
 def given(made: Any, case: Case, generation_batch: object) -> None:
     """Take a generation that was made up in place of a sampled one."""
-    made._take_rollout(generation(case))
+    made._take_rollout(generation(case, made))
 
 
 def trained(folder: Path, processes: int) -> dict[str, Any]:
     """Return what two updates by `train` on a given generation end with: weights, metrics, control state."""
     found: dict[str, Any] = {}
-    for name in ("plain", "kl_cov", "dph", "aepo", "sequence_mean of 5 rows"):
+    for name in TRAINED:
         for accumulation in (1, 2, 4):
             made = build(
                 folder,

@@ -30,6 +30,7 @@ CONTROLS = {
     "dph": [
         "entropy=[{dph: {rows_per_update: 4, buffer_rows: 8, samples: 4, min_pass_rate: 0.5}}]"
     ],
+    "siren, entropy_budget": ["entropy=[{siren: {coef: 0.1}}, {entropy_budget: {target: 0.3}}]"],
     "LoRA": ["model.lora={rank: 4}"],
 }
 
@@ -132,6 +133,23 @@ def test_the_state_of_a_control_is_in_the_checkpoint(finished):
         path = whole / f"checkpoints/checkpoint-{update}/control_state.json"
         state = json.loads(path.read_text())
         assert state["controls"] == {"aepo": {"entropy": rows[update - 1]["entropy"]}}
+
+
+def test_a_checkpoint_without_the_anchor_is_refused_before_any_step(finished, tmp_path):
+    name = "siren, entropy_budget"
+    output = stopped(finished(name), tmp_path / "run", checkpoint=4, row=4)
+    path = output / "checkpoints/checkpoint-4/control_state.json"
+    state = json.loads(path.read_text())
+    assert state["controls"]["siren"]["anchor"] > 0
+    state["controls"]["siren"]["anchor"] = None
+    path.write_text(json.dumps(state))
+    before = (output / "metrics.jsonl").read_text()
+    args = (*launch.SMALL, *ARGUMENTS, f"output={output}", *CONTROLS[name], "--resume")
+    result = launch.command("train", "demo", *args)
+    assert result.code == 2
+    assert "control_state.json" in result.err
+    assert "the anchor is missing" in result.err
+    assert (output / "metrics.jsonl").read_text() == before
 
 
 def test_a_checkpoint_of_other_controls_is_refused(finished, tmp_path):
