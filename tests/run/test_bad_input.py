@@ -104,6 +104,31 @@ def refused(tmp_path):
             id="KL-Cov with one update per rollout",
         ),
         pytest.param(
+            ["entropy=[{entropy_bonus: {coef: 0}}]"],
+            ["entropy[0].entropy_bonus has no effect: coef is 0"],
+            id="a bonus of nothing",
+        ),
+        pytest.param(
+            ["entropy=[{clip_higher: {clip_high: 0.4}}]", "algorithm.surrogate=gpg"],
+            ["clip_higher", "which the surrogate gpg does not use"],
+            id="a clip that nothing reads",
+        ),
+        pytest.param(
+            ["entropy=[{steer: {weight_min: 1.5}}]"],
+            ["entropy[0].steer", "weight_min 1.5 is above weight_max 1"],
+            id="a value out of its range",
+        ),
+        pytest.param(
+            ["entropy=[{entropy_budget: {actuator: kl_cv}}]"],
+            ["unknown actuator 'kl_cv'", "Did you mean 'kl_cov'"],
+            id="unknown actuator",
+        ),
+        pytest.param(
+            ["entropy=[aepo, {entropy_budget: {actuator: aepo}}]"],
+            ["two controls ask for tempered rows; keep one"],
+            id="two second rollouts",
+        ),
+        pytest.param(
             ["rollout.max_completion_length=64"],
             ["rollout.max_completion_length is 64", "context", "lower it"],
             id="completion as long as the context",
@@ -134,6 +159,13 @@ def test_a_wrong_recipe_is_one_screen_with_the_fix(refused, wrong, said):
     message = refused(*wrong)
     for part in said:
         assert part in message
+
+
+def test_statistics_of_a_head_that_fsdp_divides_are_refused(refused, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    message = refused("entropy=[siren]")
+    assert "entropy[0].siren needs nucleus_entropy:0.8:10000 from the whole head" in message
+    assert "use DDP or DeepSpeed" in message
 
 
 def test_a_column_that_a_verifier_needs_and_no_row_has_is_named(refused, tmp_path):
