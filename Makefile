@@ -25,7 +25,7 @@ demo: .venv/.rlvr
 	@$(BIN)/rlvr demo
 
 test: .venv/.test
-	@$(PYTEST) -m "not slow and not gpu" $(ARGS)
+	@$(PYTEST) -n auto --dist loadfile -m "not slow and not gpu" $(ARGS)
 
 test-slow: .venv/.test-all
 	@$(PYTEST) -m "slow and not gpu" $(ARGS)
