@@ -20,13 +20,12 @@ import math
 from collections.abc import Mapping
 from typing import Literal, Self
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from rlvr.aggregate import token_mean
 from rlvr.batch import LossTerms, TokenBatch
 from rlvr.entropy.control import EntropyControl, State, Stats, ratio
+from rlvr.entropy.entropy_bonus import measure, part_of_mean
 
 
 class Config(BaseModel):
@@ -75,27 +74,16 @@ def next_state(state: State, entropy: float, config: Config) -> State:
 def build(config: Config) -> EntropyControl:
     """Return the control."""
 
-    def measure(
-        population: TokenBatch,
-        state: State,  # noqa: ARG001
-        generator: torch.Generator,  # noqa: ARG001
-    ) -> dict[str, Tensor]:
-        weights = token_mean(population.mask, population.is_policy_row)
-        return {"weights": weights.to(population.logprobs.dtype)}
-
     def apply(
         terms: LossTerms,
         batch: TokenBatch,
         marks: Mapping[str, Tensor],
         state: State,
     ) -> tuple[LossTerms, Stats]:
-        if batch.entropies is None:
-            raise ValueError("adaptive_entropy needs entropies")
         coef = coefficient(state)
         tokens = batch.mask.sum().double()
-        mean = torch.where(batch.mask, marks["weights"] * batch.entropies, 0.0).sum()
         stats = {"coef": ratio(coef * tokens, tokens)}
-        return terms.regularize("adaptive_entropy", -coef * mean), stats
+        return terms.regularize("adaptive_entropy", -coef * part_of_mean(batch, marks)), stats
 
     def step(state: State, stats: Mapping[str, float]) -> State:
         measured = stats["entropy" if config.form == "sound" else "surprisal"]

@@ -15,6 +15,7 @@ Code: inclusionAI/Ring@3b256cce (the report; coefficient 5e-4)
 from collections.abc import Mapping
 
 import torch
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
@@ -39,16 +40,26 @@ ACTUATOR = Actuator(options=("coef",), least=-0.1, neutral=0.0, most=1.0, power=
 """How `entropy_budget` moves the bonus: finest around no bonus."""
 
 
+def measure(
+    population: TokenBatch,
+    state: State,  # noqa: ARG001
+    generator: torch.Generator,  # noqa: ARG001
+) -> dict[str, Tensor]:
+    """Return each token's weight in the mean over the update."""
+    weights = token_mean(population.mask, population.is_policy_row)
+    return {"weights": weights.to(population.logprobs.dtype)}
+
+
+def part_of_mean(batch: TokenBatch, marks: Mapping[str, Tensor]) -> Float[Tensor, ""]:
+    """Return a micro-batch's part of the update's mean entropy, nats, with its gradient."""
+    if batch.entropies is None:
+        raise ValueError("an entropy bonus needs entropies")
+    # where, not times 0: an entropy that is not finite elsewhere stays out
+    return torch.where(batch.mask, marks["weights"] * batch.entropies, 0.0).sum()
+
+
 def build(config: Config) -> EntropyControl:
     """Return the control."""
-
-    def measure(
-        population: TokenBatch,
-        state: State,  # noqa: ARG001
-        generator: torch.Generator,  # noqa: ARG001
-    ) -> dict[str, Tensor]:
-        weights = token_mean(population.mask, population.is_policy_row)
-        return {"weights": weights.to(population.logprobs.dtype)}
 
     def apply(
         terms: LossTerms,
@@ -56,11 +67,7 @@ def build(config: Config) -> EntropyControl:
         marks: Mapping[str, Tensor],
         state: State,  # noqa: ARG001
     ) -> tuple[LossTerms, Stats]:
-        if batch.entropies is None:
-            raise ValueError("entropy_bonus needs entropies")
-        # where, not times 0: an entropy that is not finite elsewhere stays out
-        mean = torch.where(batch.mask, marks["weights"] * batch.entropies, 0.0).sum()
-        return terms.regularize("entropy_bonus", -config.coef * mean), {}
+        return terms.regularize("entropy_bonus", -config.coef * part_of_mean(batch, marks)), {}
 
     return EntropyControl(
         name="entropy_bonus",
