@@ -28,6 +28,18 @@ CONFIGURATIONS: dict[str, list[dict[str, Any] | str]] = {
     "dph js": [{"dph": {"divergence": "js", "coef": 0.5, "rows_per_update": 32}}],
     "aepo 0.25": [{"aepo": {"target": 0.25, **_HOT}}],
     "aepo 0.35": [{"aepo": {"target": 0.35, **_HOT}}],
+    "top_entropy": [{"top_entropy": {"denominator": "all"}}],
+    "lp_reg": [{"lp_reg": {"fraction": 0.1, "clip_low": None, "clip_high": None}}],
+    "clip_b": [{"clip_b": {"mu": 1.0}}],
+    "clip_v": [{"clip_v": {"mu": 1.0, "max_fraction": 0.1}}],
+    "clip_higher": [{"clip_higher": {"clip_high": 0.6}}],
+    "entropy_bonus": [{"entropy_bonus": {"coef": 0.03}}],
+    "adaptive_entropy 0.35": [
+        {"adaptive_entropy": {"target": 0.35, "delta": 0.005, "coef_max": 0.5}}
+    ],
+    "targeted_entropy 0.35": [{"targeted_entropy": {"target": 0.35, "coef": 0.1}}],
+    "entropy_advantage": ["entropy_advantage"],
+    "dcpo 0.35": [{"dcpo": {"target": 0.35, "temperature_high": 2.0, "gap_max": 0.5}}],
     "entropy_budget 0.35": [{"entropy_budget": {"target": 0.35}}],
     "entropy_budget 0.5": [{"entropy_budget": {"target": 0.5}}],
 }
