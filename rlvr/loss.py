@@ -107,6 +107,8 @@ class Objective:
         loss = torch.where(decision.weights > 0, decision.weights * per_token, 0.0).sum()
         for value in terms.regularizers.values():
             loss = loss + value
+        counted = (decision.weights > 0).sum()
+        stats["tokens/in_loss_fraction"] = ratio(counted, batch.mask.sum())
         return loss, stats | diagnostics(terms, batch)
 
     def _corrected(self, terms: LossTerms, batch: TokenBatch) -> LossTerms:

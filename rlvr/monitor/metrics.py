@@ -71,6 +71,7 @@ _SECTIONS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "Optimization": [
         ("loss", "loss", "Value of the objective that was minimised, all regularizers included."),
+        ("tokens/in_loss_fraction", "0..1", "Share of `tokens` that weigh in the mean of the loss: below 1 where a control drops tokens or a token budget cuts them."),
         ("grad_norm", "norm", "Norm of the gradient before clipping."),
         ("learning_rate", "1", "Learning rate of this update."),
         ("clip/low_fraction", "0..1", "Share of tokens whose ratio lies below 1 - clip_low with a negative advantage: clipped."),
