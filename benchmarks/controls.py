@@ -30,8 +30,8 @@ CONFIGURATIONS: dict[str, list[dict[str, Any] | str]] = {
     "aepo 0.35": [{"aepo": {"target": 0.35, **_HOT}}],
     "top_entropy": [{"top_entropy": {"denominator": "all"}}],
     "lp_reg": [{"lp_reg": {"fraction": 0.1, "clip_low": None, "clip_high": None}}],
-    "clip_b": [{"clip_b": {"mu": 1.0}}],
-    "clip_v": [{"clip_v": {"mu": 1.0, "max_fraction": 0.1}}],
+    "clip_b": [{"clip_b": {"mu": 2.0}}],
+    "clip_v": [{"clip_v": {"mu": 2.0, "max_fraction": 0.01}}],
     "clip_higher": [{"clip_higher": {"clip_high": 0.6}}],
     "entropy_bonus": [{"entropy_bonus": {"coef": 0.03}}],
     "adaptive_entropy 0.35": [
