@@ -240,8 +240,10 @@ def _report(
             f"{plan.prompts_per_rollout}: lower it to train on them"
         )
     if division.rehearsal is not None:
-        command = ["rlvr", "train", *arguments, *overrides(recipe, rows, folder)]
-        say(f"train     {shlex.join(command)}")
+        changes = overrides(recipe, rows, folder)
+        changed = {change.partition("=")[0] for change in changes}
+        kept = [argument for argument in arguments if argument.partition("=")[0] not in changed]
+        say(f"train     {shlex.join(['rlvr', 'train', *kept, *changes])}")
 
 
 def table(division: Division) -> "Table":
