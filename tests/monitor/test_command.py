@@ -1,5 +1,6 @@
 """`rlvr monitor`: a table, a picture and one page of the curves of runs."""
 
+import math
 import re
 from pathlib import Path
 
@@ -102,3 +103,22 @@ def test_runs_of_one_name_are_told_apart(tmp_path):
     first, second = write_run(tmp_path / "a" / "same"), write_run(tmp_path / "b" / "same")
     names = run_names([read_run(first), read_run(second)])
     assert len(set(names)) == 2
+
+
+@pytest.mark.parametrize("evaluations", [3, 4])
+def test_the_accuracy_without_entropy_is_fitted_from_four_evaluations_on(tmp_path, evaluations):
+    with RunWriter(tmp_path / "run") as writer:
+        for update, entropy in enumerate([1.2, 0.9, 0.7, 0.3][:evaluations]):
+            accuracy = 0.8 - 0.25 * math.exp(entropy)
+            writer.log(
+                {
+                    "update": update,
+                    "eval/A/pass@1": accuracy,
+                    "eval/A/entropy": entropy,
+                    "reward": 0,
+                }
+            )
+    (tmp_path / "run/resolved.yaml").write_text("name: run\n")
+    rows = {row.label: row.cells for row in final_values([read_run(tmp_path / "run")])}
+    fitted = rows.get("A pass@1 at entropy 0")
+    assert fitted == (("0.550 (a 0.250)",) if evaluations == 4 else None)
