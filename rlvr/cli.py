@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,10 @@ RecipeArguments = Annotated[
 ]
 
 
+_PATIENCE = 30.0
+"""Seconds in which the first process says what all of them met."""
+
+
 def main(args: list[str] | None = None) -> None:
     """Run the command line; `python -m rlvr.train` calls it with `["train", ...]`."""
     set_up()
@@ -58,8 +63,11 @@ def user_errors() -> Iterator[None]:
     except ValueError as error:
         if os.environ.get("RLVR_TRACEBACK") or not _is_ours(error):
             raise
-        if is_first_process():
-            print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        if not is_first_process():
+            # a launcher ends all processes when one ends: the first speaks for all, and ends this one while it waits;
+            # who is still there then met an error of its own
+            time.sleep(_PATIENCE)
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
 
 

@@ -117,8 +117,20 @@ def test_an_error_of_another_package_keeps_its_traceback():
 def test_only_the_first_process_prints(capsys, monkeypatch, recipe):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert run(capsys, "train", recipe, "rollout.group_size=1") == (2, "", "")
     assert run(capsys, "train", recipe, "--dry-run") == (0, "", "")
+
+
+def test_another_process_lets_the_first_say_what_is_wrong_and_says_its_own_if_it_still_lives(
+    capsys, monkeypatch, recipe
+):
+    waited = []
+    monkeypatch.setattr(cli.time, "sleep", waited.append)
+    assert run(capsys, "train", recipe, "rollout.group_size=1")[0] == 2
+    assert waited == []
+    monkeypatch.setenv("RANK", "1")
+    code, _, err = run(capsys, "train", recipe, "rollout.group_size=1")
+    assert (code, waited) == (2, [cli._PATIENCE])
+    assert "rollout.group_size is 1" in err
 
 
 def test_a_dry_run_prints_the_plan_and_every_value_and_loads_no_model(capsys, recipe):
