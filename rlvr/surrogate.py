@@ -26,6 +26,8 @@ def _clip(ratio: Tensor, terms: LossTerms, scale: Tensor | float = 1.0) -> Tenso
 
 
 def _clamp(values: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
+    if not isinstance(low, Tensor) and not isinstance(high, Tensor):
+        return values.clamp(low, high)
     # torch has no clamp between a tensor and a number
     low, high = (
         bound if isinstance(bound, Tensor) else values.new_tensor(bound) for bound in (low, high)

@@ -8,7 +8,7 @@ there by pure functions, and each process computes the loss of its own rows.
 import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -315,7 +315,10 @@ class Trainer(GRPOTrainer):
         wants_auxiliary = self.aux_loss_enabled and torch.is_grad_enabled()
         if wants_auxiliary:
             inputs["output_router_logits"] = True
-        with self.accelerator.autocast(), self._hidden_states(model) as hidden:
+        watched: AbstractContextManager[list[Tensor]] = nullcontext([])
+        if names:
+            watched = self._hidden_states(model)
+        with self.accelerator.autocast(), watched as hidden:
             if self._is_exact:  # TRL's fused head computes in float32
                 output = model(**inputs, logits_to_keep=width + 1)
                 logprobs, entropies = logprob_entropy(
@@ -328,7 +331,10 @@ class Trainer(GRPOTrainer):
                 logprobs = output.log_probs[:, -width:]
                 # the reference model's head is made without entropies
                 entropies = logprobs if output.entropy is None else output.entropy[:, -width:]
-            statistics = self._statistics(model, hidden[0][:, -width - 1 : -1], rows, names)
+            statistics = {}
+            if names:
+                own = hidden[0][:, -width - 1 : -1]
+                statistics = self._statistics(model, own, rows, names)
         auxiliary = output.aux_loss if wants_auxiliary else None
         return Seen(logprobs.to(self._dtype), entropies.to(self._dtype), statistics), auxiliary
 
@@ -350,19 +356,24 @@ class Trainer(GRPOTrainer):
         unwrapped = self.accelerator.unwrap_model(model)
         return unwrapped.get_base_model() if is_peft_model(unwrapped) else unwrapped
 
+    def _head(self, model: Any) -> Head:
+        causal = self._causal(model)
+        return Head(causal.get_output_embeddings(), causal.config.get_text_config())
+
+    def _vocabulary(self, model: Any) -> int:
+        return int(self._causal(model).config.get_text_config().vocab_size)
+
     def _statistics(
         self, model: Any, hidden: Tensor, rows: RolloutBatch, names: Collection[str]
     ) -> dict[str, Tensor]:
         """Return the named statistics of the completion tokens, (B, T), 0 at padding."""
-        if not names:
-            return {}
-        causal, mask = self._causal(model), rows.completion_mask
+        mask = rows.completion_mask
         found = in_chunks(
             hidden[mask],
-            Head(causal.get_output_embeddings(), causal.config.get_text_config()),
+            self._head(model),
             rows.completion_ids[mask],
             names,
-            vocabulary=causal.config.get_text_config().vocab_size,
+            vocabulary=self._vocabulary(model),
             temperature=self.temperature,
             dtype=self._dtype,
         )
@@ -379,8 +390,7 @@ class Trainer(GRPOTrainer):
             rows: Of this process.
             most: Tokens at a time.
         """
-        causal = self._causal(self.model)
-        head = Head(causal.get_output_embeddings(), causal.config.get_text_config())
+        head = self._head(self.model)
         for chosen in torch.arange(len(rows)).split(self.args.per_device_train_batch_size):
             part = trim(rows.rows(chosen))
             with self._hidden_states(self.model) as hidden:
@@ -428,9 +438,7 @@ class Trainer(GRPOTrainer):
     def tokens_with(self, text: str) -> Tensor:
         """Return which tokens of the vocabulary have this in their text, (V,) bool."""
         words = self._tokenizer.batch_decode([[token] for token in range(len(self._tokenizer))])
-        found = torch.zeros(
-            self._causal(self.model).config.get_text_config().vocab_size, dtype=torch.bool
-        )
+        found = torch.zeros(self._vocabulary(self.model), dtype=torch.bool)
         found[: len(words)] = torch.tensor([text in word for word in words])
         return found
 
