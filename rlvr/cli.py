@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlvr.console import is_first_process, say, set_up
+from rlvr.console import is_first_process, process_count, say, set_up
 
 if TYPE_CHECKING:
     from rlvr.check.plan import BatchPlan
@@ -80,10 +80,6 @@ def _is_ours(error: ValueError) -> bool:
     return any(place.is_relative_to(home) for home in homes)
 
 
-def _processes() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def _prepare(args: list[str], processes: int) -> "tuple[Recipe, Origins, BatchPlan]":
     """Return a recipe after every check that needs neither a model nor data, its plan printed."""
     from rlvr.check.plan import plan_batches
@@ -123,7 +119,7 @@ def train(
 
     On several GPUs: accelerate launch -m rlvr.train RECIPE ...
     """
-    recipe, origins, _ = _prepare(arguments, _processes())
+    recipe, origins, _ = _prepare(arguments, process_count())
     if dry_run:
         from rlvr.recipe import resolved_text
 
@@ -148,7 +144,7 @@ def check(
     ] = True,
 ) -> None:
     """Say in seconds, without a GPU, whether a recipe can run, and how it will be cut."""
-    recipe, _, plan = _prepare(arguments, processes or _processes())
+    recipe, _, plan = _prepare(arguments, processes or process_count())
     if data:
         _check_data(recipe, plan)
     say("ok")

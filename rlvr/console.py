@@ -10,6 +10,11 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def process_count() -> int:
+    """Return how many processes the launcher started, over all machines."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def say(text: str = "") -> None:
     """Print a line, once for all processes."""
     if is_first_process():

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rlvr.check.plan import BatchPlan, plan_batches
 from rlvr.check.resume import changes
 from rlvr.compose import Origins
-from rlvr.console import is_first_process, plural, say
+from rlvr.console import is_first_process, plural, process_count, say
 from rlvr.recipe import Recipe, write_resolved
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def run(recipe: Recipe, origins: Origins, *, resume: bool = False) -> None:
     Raises:
         ValueError: For whatever a user can mend, before a model is loaded where it can be known.
     """
-    plan = plan_batches(recipe, int(os.environ.get("WORLD_SIZE", "1")))
+    plan = plan_batches(recipe, process_count())
     checkpoint = _resumed(recipe) if resume else None
     if not resume:
         _refuse_other_run(recipe.output)
@@ -266,7 +266,7 @@ def _write_provenance(folder: Path) -> None:
         "command": sys.argv,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "processes": process_count(),
         "versions": versions,
     }
     path = folder / "run.json"
@@ -284,7 +284,7 @@ def _command() -> None:
         main(["train", *sys.argv[1:]])
     except SystemExit as end:
         code = end.code
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if process_count() > 1:
         # until torch > 2.13: threads of gloo's can abort an interpreter that is ending, and with it a run that is done
         atexit._run_exitfuncs()
         sys.stdout.flush()

@@ -35,7 +35,7 @@ from rlvr.rewards.scorer import Scorer
 from rlvr.rollout.completion import OUTCOMES, Completion, as_rows
 from rlvr.rollout.cut import assign_updates, deal
 from rlvr.rollout.dynamic import DynamicSampling, Supply
-from rlvr.rollout.generation import Advantage, Roller, Surveyed
+from rlvr.rollout.generation import Advantage, Roller
 from rlvr.rollout.rows import rollout_metrics, token_batch, trim
 from rlvr.rollout.sampler import Row
 from rlvr.rollout.stream import prompt_stream
@@ -286,10 +286,6 @@ class Trainer(GRPOTrainer):
             for name, value in kept.items():
                 setattr(target, name, value)
             overriding.update(kept)
-
-    def survey(self, samples: int, min_pass_rate: float) -> Iterator[Surveyed]:
-        """Yield what the policy masters, before any update: see `Roller.survey`."""
-        return self._roller.survey(samples, min_pass_rate)
 
     def mean_entropies(self, completions: Sequence[Completion]) -> list[float]:
         """Return the mean entropy of each completion's tokens, nats, at the recipe's temperature."""

@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from rlvr.check.plan import BatchPlan, plan_batches
-from rlvr.console import is_first_process, plural, say
+from rlvr.console import is_first_process, plural, process_count, say
 from rlvr.recipe import NamedItem, Recipe, parse_recipe_arguments
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def split(
     from rlvr.check.methods import check_device, check_methods
 
     recipe, origins = parse_recipe_arguments(arguments)
-    plan = plan_batches(recipe, _processes())
+    plan = plan_batches(recipe, process_count())
     check_methods(recipe, origins)
     check_device(recipe)
     folder = to or recipe.output / "split"
@@ -100,12 +100,6 @@ def split(
             f"the initial policy masters none of {plural(len(rows), 'prompt')}: none has at least {min_pass_rate:.0%} "
             "right; there is no buffer. Lower --min-pass-rate"
         )
-
-
-def _processes() -> int:
-    import os
-
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _refuse_other_split(folder: Path) -> None:
@@ -163,7 +157,7 @@ def _divide(
         steps = range(-(-rows // plan.prompts_per_rollout))
         with Progress() as progress:
             bar = progress.steps(steps, "batches", "split") if is_first_process() else iter(steps)
-            for _, part in zip(bar, trainer.survey(samples, min_pass_rate), strict=True):
+            for _, part in zip(bar, trainer.roller.survey(samples, min_pass_rate), strict=True):
                 for number, count in zip(part.numbers, part.right, strict=True):
                     right[number] = count
                 for number in part.mastered:

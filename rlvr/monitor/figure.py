@@ -12,9 +12,9 @@ from rlvr.monitor.panels import DASHES, RUN_COLORS, Line, Panel, make_panels, ru
 from rlvr.monitor.store import Run
 from rlvr.monitor.summary import final_values
 
-_INK = "#2b2f36"
-_GREY = "#6b7280"
-_GRID = "#e8eaee"
+INK = "#2b2f36"
+GREY = "#6b7280"
+GRID = "#e8eaee"
 
 
 def draw(runs: Sequence[Run], stem: Path, *, title: str = "") -> tuple[Path, Path]:
@@ -53,29 +53,29 @@ def draw_png(runs: Sequence[Run], path: Path, *, title: str = "", columns: int =
         axes.set_visible(False)
     for column in range(columns):  # the lowest panel of each column names the x axis
         lowest = [i for i in range(len(panels)) if i % columns == column][-1]
-        grid.flat[lowest].set_xlabel("update", fontsize=8.5, color=_GREY)
+        grid.flat[lowest].set_xlabel("update", fontsize=8.5, color=GREY)
     top = 1 - 0.62 / height
     figure.tight_layout(rect=(0, 0, 1, top), h_pad=1.6, w_pad=1.6)
     names = run_names(runs)
     if title:
         figure.text(
-            0.012, 1 - 0.16 / height, title, fontsize=12, weight="bold", color=_INK, va="top"
+            0.012, 1 - 0.16 / height, title, fontsize=12, weight="bold", color=INK, va="top"
         )
     handles = [Line2D([], [], color=_color(i), lw=2.5) for i in range(len(names))]
     figure.legend(
         handles, names, loc="upper right" if title else "upper left", ncols=min(len(names), 5),
         bbox_to_anchor=(0.995, 1 - 0.08 / height) if title else (0.005, 1 - 0.08 / height),
-        frameon=False, fontsize=10, labelcolor=_INK,
+        frameon=False, fontsize=10, labelcolor=INK,
     )  # fmt: skip
     figure.savefig(path, dpi=130, format="png")
 
 
 def _draw_panel(axes: Any, panel: Panel) -> None:
-    axes.set_title(panel.title, fontsize=10.5, color=_INK, loc="left", weight="bold", pad=7)
-    axes.set_title(panel.unit, fontsize=8.5, color=_GREY, loc="right", pad=7)
-    axes.grid(color=_GRID, lw=0.8)
+    axes.set_title(panel.title, fontsize=10.5, color=INK, loc="left", weight="bold", pad=7)
+    axes.set_title(panel.unit, fontsize=8.5, color=GREY, loc="right", pad=7)
+    axes.grid(color=GRID, lw=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(labelsize=8, colors=_GREY, length=0)
+    axes.tick_params(labelsize=8, colors=GREY, length=0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#c4c8cf")
     if panel.stacked:
@@ -101,11 +101,11 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
         from matplotlib.lines import Line2D
 
         handles = [
-            Line2D([], [], color=_GREY, lw=1.6, ls=_mpl_dash(s)) for s in panel.labels.values()
+            Line2D([], [], color=GREY, lw=1.6, ls=_mpl_dash(s)) for s in panel.labels.values()
         ]
         axes.legend(
             handles, list(panel.labels), fontsize=7.5, frameon=True, framealpha=0.8,
-            edgecolor="none", loc="best", handlelength=2.6, labelcolor=_INK,
+            edgecolor="none", loc="best", handlelength=2.6, labelcolor=INK,
         )  # fmt: skip
 
 
@@ -155,12 +155,12 @@ def _plotly_figure(panels: Sequence[Panel], names: Sequence[str], columns: int) 
         figure.update_yaxes(type="log" if panel.log else "linear", **at)
         if panel.stacked:
             figure.update_yaxes(range=[0, 1], **at)
-    figure.update_annotations(font_size=13, font_color=_INK)
-    figure.update_xaxes(gridcolor=_GRID, zeroline=False, linecolor="#c4c8cf", tickfont_size=10)
-    figure.update_yaxes(gridcolor=_GRID, zerolinecolor="#c4c8cf", tickfont_size=10)
+    figure.update_annotations(font_size=13, font_color=INK)
+    figure.update_xaxes(gridcolor=GRID, zeroline=False, linecolor="#c4c8cf", tickfont_size=10)
+    figure.update_yaxes(gridcolor=GRID, zerolinecolor="#c4c8cf", tickfont_size=10)
     figure.update_layout(
         height=height + 60, margin={"l": 50, "r": 20, "t": 50, "b": 40}, plot_bgcolor="white",
-        paper_bgcolor="white", showlegend=False, hovermode="x", font={"color": _GREY},
+        paper_bgcolor="white", showlegend=False, hovermode="x", font={"color": GREY},
         hoverlabel={"font_size": 11},
     )  # fmt: skip
     return figure
@@ -198,7 +198,7 @@ def _traces(panel: Panel, line: Line, name: str) -> list[Any]:
 
 
 def _panel_title(panel: Panel) -> str:
-    title = f"<b>{html.escape(panel.title)}</b> <span style='color:{_GREY}'>{panel.unit}</span>"
+    title = f"<b>{html.escape(panel.title)}</b> <span style='color:{GREY}'>{panel.unit}</span>"
     if panel.stacked:
         keys = [
             f"<span style='color:{line.color}'>■</span> {html.escape(line.label)}"

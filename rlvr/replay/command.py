@@ -1,14 +1,13 @@
 """`rlvr replay`: what every method does to one rollout of a run, as a table and a picture."""
 
 import json
-import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from rlvr.console import plural, say
+from rlvr.console import plural, process_count, say
 from rlvr.recipe import Recipe, parse_recipe_arguments
 from rlvr.replay.place import INITIAL, RESOLVED, Place, find
 
@@ -46,7 +45,7 @@ def replay(
     from rlvr.check.methods import check_device
     from rlvr.replay.candidates import candidates
 
-    if (processes := os.environ.get("WORLD_SIZE", "1")) != "1":
+    if (processes := process_count()) > 1:
         raise ValueError(f"a replay runs in one process, not in {processes}: rlvr replay {run}")
     place = find(run, checkpoint, to, fresh=fresh)
     recipe, _ = parse_recipe_arguments([str(place.run / RESOLVED), *arguments])
@@ -142,7 +141,9 @@ def _without_data(recipe: Recipe) -> "Inputs":
 
 def _states(place: Place) -> dict[str, Any]:
     """Return the states of the run's controls beside the weights; {} if none were saved."""
-    path = place.run / place.weights / "control_state.json"
+    from rlvr.trainer import CONTROL_STATE
+
+    path = place.run / place.weights / CONTROL_STATE
     return json.loads(path.read_text())["controls"] if path.is_file() else {}
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlvr.console import plural
+from rlvr.monitor.figure import GREY, GRID, INK
 from rlvr.monitor.panels import RUN_COLORS
 from rlvr.replay.replay import STEPS, Effect, Result
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 EDGES = (-math.inf, *(round(-0.5 + 0.1 * i, 1) for i in range(31)), math.inf)
 """Of the histogram of weights."""
-_INK, _GREY, _GRID = "#2b2f36", "#6b7280", "#e8eaee"
 WIDE = 106
 """Characters of the whole table."""
 _LABELS = {"optimizer": "the recipe's optimizer", "sgd": "gradient descent"}
@@ -200,7 +200,7 @@ def figure(result: Result, path: Path) -> Path:
     _style(
         logits, "Entropy change, logits apart", "predicted for a step of 1 on logits, 0.001 nats"
     )
-    logits.set_ylabel("measured, 0.001 nats", fontsize=8.5, color=_GREY)
+    logits.set_ylabel("measured, 0.001 nats", fontsize=8.5, color=GREY)
     _draw_changes(linear, effects, by_weights, found["first_order"])
     _style(linear, "Entropy change, weights shared", "first order in the weights, 0.001 nats")
     low, high = _span([*by_weights["optimizer"], *by_weights["sgd"]])
@@ -212,9 +212,9 @@ def figure(result: Result, path: Path) -> Path:
 
 
 def _style(axes: Any, title: str, unit: str) -> None:
-    axes.set_title(title, fontsize=10.5, color=_INK, loc="left", weight="bold", pad=7)
-    axes.set_xlabel(unit, fontsize=8.5, color=_GREY)
-    axes.tick_params(labelsize=8, colors=_GREY, length=0)
+    axes.set_title(title, fontsize=10.5, color=INK, loc="left", weight="bold", pad=7)
+    axes.set_xlabel(unit, fontsize=8.5, color=GREY)
+    axes.tick_params(labelsize=8, colors=GREY, length=0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#c4c8cf")
     axes.set_axisbelow(True)
@@ -236,10 +236,10 @@ def _draw_weights(axes: Any, effects: Sequence[Effect]) -> None:
         axes.axhline(line, color="white", lw=1.5)
     axes.axvline(1, color=RUN_COLORS[1], lw=0.8, ls=":")
     _style(axes, "Weights of tokens", "gradient of a token's loss / that of plain GRPO")
-    axes.tick_params(axis="y", labelsize=9, labelcolor=_INK)
+    axes.tick_params(axis="y", labelsize=9, labelcolor=INK)
     bar = axes.figure.colorbar(drawn, ax=axes, fraction=0.035, pad=0.02, ticks=[-4, -3, -2, -1, 0])
     bar.ax.set_yticklabels(["0.01 %", "0.1 %", "1 %", "10 %", "100 %"])
-    bar.ax.tick_params(labelsize=7.5, colors=_GREY, length=0)
+    bar.ax.tick_params(labelsize=7.5, colors=GREY, length=0)
     bar.outline.set_visible(False)
 
 
@@ -253,7 +253,7 @@ def _draw_gradients(axes: Any, effects: Sequence[Effect]) -> None:
     )  # fmt: skip
     axes.set_ylim(len(effects) - 0.5, -0.5)
     axes.set_yticks([])
-    axes.grid(axis="x", color=_GRID, lw=0.8)
+    axes.grid(axis="x", color=GRID, lw=0.8)
     axes.axvline(0, color="#9aa1ac", lw=0.8)
     _style(axes, "Gradient", "")
     _legend(axes)
@@ -281,11 +281,11 @@ def _draw_changes(
         for effect, at, height in _labelled(effects, x, y):
             axes.annotate(
                 effect.name, (at, height), xytext=(4, 4), textcoords="offset points",
-                fontsize=7.5, color=_INK,
+                fontsize=7.5, color=INK,
             )  # fmt: skip
     axes.axhline(0, color="#9aa1ac", lw=0.8, zorder=1)
     axes.axvline(0, color="#9aa1ac", lw=0.8, zorder=1)
-    axes.grid(color=_GRID, lw=0.8)
+    axes.grid(color=GRID, lw=0.8)
     axes.margins(x=0.16, y=0.1)
     _legend(axes)
 
