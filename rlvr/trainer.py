@@ -464,8 +464,10 @@ class Trainer(GRPOTrainer):
 
     def _take_rollout(self, rows: RolloutBatch) -> None:
         self._rollout = rows
-        per_pass = self._plan.updates_per_rollout // self._plan.passes
-        self._updates = assign_updates(rows.to("cpu"), self._plan.prompts_per_update, per_pass)
+        plan = self._plan
+        self._updates = assign_updates(
+            rows.to("cpu"), plan.prompts_per_update, plan.updates_per_pass
+        )
 
     def _keep_completions(self, update: int, records: list[dict[str, Any]]) -> None:
         every, write = self.hooks.completions_every, self.hooks.write_completions

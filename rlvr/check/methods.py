@@ -103,11 +103,11 @@ def _chain_problems(recipe: Recipe, origins: Origins | None) -> Iterator[Problem
         return
     rollout = recipe.rollout
     on_policy = rollout.prompts_per_rollout == rollout.prompts_per_update and rollout.passes == 1
+    reads = catalog.functions("surrogate")[recipe.algorithm.surrogate.name].reads
     for index, control in enumerate(composed.controls):
         if control.idle:
             text = f"has no effect: {control.idle}; change that, or remove it."
             yield Problem(("entropy", index, control.name), text)
-        reads = catalog.functions("surrogate")[recipe.algorithm.surrogate.name].reads
         if control.replaces_clip and control.measure is None and "clip_high" not in reads:
             text = (
                 f"has no effect: it only sets the clip, which the surrogate {recipe.algorithm.surrogate} does not "

@@ -52,11 +52,16 @@ class BatchPlan:
     @property
     def updates_per_rollout(self) -> int:
         """Optimizer steps on each rollout: P / M times the passes."""
-        return self.prompts_per_rollout // self.prompts_per_update * self.passes
+        return self.updates_per_pass * self.passes
 
     def rollouts(self, updates: int) -> int:
         """Return the number of rollouts that `updates` need; the last may be used in part."""
         return -(-updates // self.updates_per_rollout)
+
+    @property
+    def updates_per_pass(self) -> int:
+        """Updates that use every prompt of a rollout once."""
+        return self.prompts_per_rollout // self.prompts_per_update
 
     def updates(self, rows: int, epochs: float) -> int:
         """Return the updates of `epochs` passes over `rows` prompts, whole rollouts only.
@@ -83,7 +88,7 @@ class BatchPlan:
 
     def trl_arguments(self) -> dict[str, int]:
         """Return TRL's names for the plan: arguments of `GRPOConfig`."""
-        steps = self.prompts_per_rollout // self.prompts_per_update * self.accumulation
+        steps = self.updates_per_pass * self.accumulation
         return {
             "num_generations": self.group_size,
             "per_device_train_batch_size": self.micro_batch_size,

@@ -63,6 +63,10 @@ class TemperedRollout:
     prompt_fraction: float
     """Share of the generation's prompts, the first ones, 0..1."""
 
+    def prompts(self, prompts_per_rollout: int) -> int:
+        """Return how many prompts are sampled a second time."""
+        return int(self.prompt_fraction * prompts_per_rollout)
+
 
 @dataclass(frozen=True)
 class Rehearsal:

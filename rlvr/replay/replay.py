@@ -36,6 +36,7 @@ from rlvr.replay.effect import (
 from rlvr.replay.rollout import Frozen, rehearsal_key, tempered_key
 from rlvr.replay.weights import Weights, dot, gradients, kept_state, restore_state, trained
 from rlvr.rollout.rehearsal import draw, load_buffer
+from rlvr.rollout.rows import sampled_by
 from rlvr.trainer import Trainer
 
 STEPS = ("optimizer", "sgd")
@@ -158,13 +159,7 @@ def _with_statistics(trainer: Trainer, frozen: Frozen, names: set[str]) -> Froze
 
     def complete(rows: RolloutBatch) -> RolloutBatch:
         rows = rows.to(trainer.processes.device)
-        seen = trainer.look(rows, names)
-        return replace(
-            rows,
-            old_logprobs=seen.logprobs,
-            old_entropies=seen.entropies,
-            old_statistics=dict(seen.statistics),
-        )
+        return sampled_by(rows, trainer.look(rows, names))
 
     tempered = {key: complete(rows) for key, rows in frozen.tempered.items()}
     return replace(frozen, rows=tagged(complete(frozen.rows)), tempered=tempered)
@@ -193,7 +188,7 @@ def _prepare(
 def _with_tempered(frozen: Frozen, plan: BatchPlan, wanted: RolloutPlan) -> RolloutBatch:
     if wanted.tempered is None:
         return frozen.rows
-    prompts = int(wanted.tempered.prompt_fraction * plan.prompts_per_rollout)
+    prompts = wanted.tempered.prompts(plan.prompts_per_rollout)
     if not prompts:
         return frozen.rows
     kept = frozen.tempered.get(tempered_key(wanted.tempered.temperature))
@@ -225,8 +220,7 @@ def _with_rehearsal(
                 "min_pass_rate)"
             )
         buffer = found
-    updates = plan.updates_per_rollout // plan.passes
-    drawn = draw(buffer, asked.rows_per_update * updates, 0).to(rows.mask.device)
+    drawn = draw(buffer, asked.rows_per_update * plan.updates_per_pass, 0).to(rows.mask.device)
     return rows.join(drawn)
 
 

@@ -4,13 +4,12 @@ It holds what only sampling gives, tokens, rewards and log-probs of the policy t
 statistics of the policy are computed when it is replayed: its weights are needed then anyway.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from rlvr.batch import Origin, RolloutBatch
 from rlvr.check.plan import BatchPlan
@@ -20,7 +19,7 @@ from rlvr.recipe import Recipe
 from rlvr.replay.place import INITIAL
 from rlvr.replay.weights import Weights
 from rlvr.rollout.generation import REHEARSAL
-from rlvr.rollout.rehearsal import join_all, load_buffer
+from rlvr.rollout.rehearsal import load_buffer
 from rlvr.rollout.stream import prompt_stream
 from rlvr.trainer import Trainer
 
@@ -132,7 +131,7 @@ def _tempered(wanted: Sequence[RolloutPlan], plan: BatchPlan) -> dict[float, int
     found: dict[float, int] = {}
     for part in wanted:
         if part.tempered is not None:
-            prompts = int(part.tempered.prompt_fraction * plan.prompts_per_rollout)
+            prompts = part.tempered.prompts(plan.prompts_per_rollout)
             found[part.tempered.temperature] = max(prompts, found.get(part.tempered.temperature, 0))
     return {temperature: prompts for temperature, prompts in found.items() if prompts}
 
@@ -144,17 +143,8 @@ def _rehearse(
     buffer = run / REHEARSAL
     if buffer.is_file():
         return load_buffer(buffer)
-    most = min(wanted.buffer_rows, wanted.rows_per_update * plan.updates_per_rollout // plan.passes)
-    found: list[RolloutBatch] = []
-    for part in trainer.roller.survey(wanted.samples, wanted.min_pass_rate):
-        if part.rehearsal is not None:
-            found.append(part.rehearsal)
-        if sum(map(len, found)) >= most:
-            break
-    if not found:
-        return None
-    joined = join_all(found)
-    return joined.rows(torch.arange(min(len(joined), most)))
+    most = min(wanted.buffer_rows, wanted.rows_per_update * plan.updates_per_pass)
+    return trainer.roller.mastered(wanted, most)
 
 
 def tempered_key(temperature: float) -> str:
@@ -175,22 +165,13 @@ def save(frozen: Frozen, path: Path) -> None:
         "run": frozen.run,
         "weights": frozen.weights,
         "sampling": frozen.sampling,
-        "rows": _plain(frozen.rows),
-        "tempered": {key: _plain(part) for key, part in frozen.tempered.items()},
-        "rehearsal": {key: _plain(part) for key, part in frozen.rehearsal.items()},
+        "rows": vars(frozen.rows.to("cpu")),
+        "tempered": {key: vars(part.to("cpu")) for key, part in frozen.tempered.items()},
+        "rehearsal": {key: vars(part.to("cpu")) for key, part in frozen.rehearsal.items()},
     }
     partial = path.with_name(f".{path.name}.partial")
     torch.save(content, partial)
     partial.replace(path)
-
-
-def _plain(rows: RolloutBatch) -> dict[str, Tensor | dict[str, Tensor]]:
-    return {
-        name: {key: part.cpu() for key, part in value.items()}
-        if isinstance(value, Mapping)
-        else value.cpu()
-        for name, value in rows.tensors()
-    }
 
 
 def load(path: Path) -> Frozen:

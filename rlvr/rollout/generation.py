@@ -118,7 +118,7 @@ class Roller:
         sampled = self._sampled(row_numbers, seed, supply)
         rows, scoring = sampled.rows, sampled.scoring
         if plan.tempered is not None:
-            prompts = int(plan.tempered.prompt_fraction * self.plan.prompts_per_rollout)
+            prompts = plan.tempered.prompts(self.plan.prompts_per_rollout)
             if prompts:
                 tempered = self.sampler.sample(
                     self.sampler.each(sampled.numbers[:prompts]),
@@ -271,8 +271,7 @@ class Roller:
         path = Path(wanted.buffer) if wanted.buffer else self.folder / REHEARSAL
         if wanted.buffer is None and not path.exists():
             self._make_buffer(wanted, path, update)
-        updates = self.plan.updates_per_rollout // self.plan.passes
-        drawn = draw(load_buffer(path), wanted.rows_per_update * updates, seed)
+        drawn = draw(load_buffer(path), wanted.rows_per_update * self.plan.updates_per_pass, seed)
         return drawn.to(self.policy.processes.device)
 
     def _make_buffer(self, wanted: Rehearsal, path: Path, update: int) -> None:
@@ -282,22 +281,29 @@ class Roller:
                 f"{path} is missing and the policy is no longer the initial one; put the file back, or name a "
                 "buffer in entropy.dph.buffer"
             )
-        found: list[RolloutBatch] = []
-        for part in self.survey(wanted.samples, wanted.min_pass_rate):
-            if part.rehearsal is not None:
-                found.append(part.rehearsal)
-            if sum(map(len, found)) >= wanted.buffer_rows:
-                break
-        if not found:
+        buffer = self.mastered(wanted, wanted.buffer_rows)
+        if buffer is None:
             raise ValueError(
                 f"the initial policy masters none of {len(self.rows)} prompts (at least {wanted.min_pass_rate:.0%} "
                 f"of {wanted.samples} completions correct); lower entropy.dph.min_pass_rate, or use easier data"
             )
         processes = self.policy.processes
         if processes.is_first:
-            buffer = join_all(found)
-            save_buffer(buffer.rows(torch.arange(min(len(buffer), wanted.buffer_rows))), path)
+            save_buffer(buffer, path)
         processes.wait()
+
+    def mastered(self, wanted: Rehearsal, most: int) -> RolloutBatch | None:
+        """Return at most `most` right completions of the policy, which must be the initial one; None if it masters none."""
+        found: list[RolloutBatch] = []
+        for part in self.survey(wanted.samples, wanted.min_pass_rate):
+            if part.rehearsal is not None:
+                found.append(part.rehearsal)
+            if sum(map(len, found)) >= most:
+                break
+        if not found:
+            return None
+        joined = join_all(found)
+        return joined.rows(torch.arange(min(len(joined), most)))
 
     def survey(self, samples: int, min_pass_rate: float) -> Iterator[Surveyed]:
         """Yield what the policy, which must be the initial one, masters, a rollout's worth of prompts at a time.

@@ -1,6 +1,7 @@
 """Rows of a generation as the loss and the log see them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -18,6 +19,16 @@ def trim(rows: RolloutBatch) -> RolloutBatch:
         return value[:, skip:] if name in ("prompt_ids", "prompt_mask") else value[:, :width]
 
     return rows.map(cut)
+
+
+def sampled_by(rows: RolloutBatch, seen: Seen) -> RolloutBatch:
+    """Return the rows with what the policy that sampled them sees in them."""
+    return replace(
+        rows,
+        old_logprobs=seen.logprobs,
+        old_entropies=seen.entropies,
+        old_statistics=dict(seen.statistics),
+    )
 
 
 def token_batch(rows: RolloutBatch, seen: Seen) -> TokenBatch:

@@ -15,6 +15,7 @@ from rlvr.processes import Processes
 from rlvr.rewards.scorer import Scored, Scorer
 from rlvr.rewards.verdict import Outcome, Sample
 from rlvr.rollout.completion import Completion, as_rows, with_scores
+from rlvr.rollout.rows import sampled_by
 
 logger = logging.getLogger(__name__)
 
@@ -143,12 +144,7 @@ class Sampler:
         if statistics:
             chain = self.objective.chain
             seen = self.policy.look(rows, chain.statistics | chain.old_statistics)
-            rows = replace(
-                rows,
-                old_logprobs=seen.logprobs,
-                old_entropies=seen.entropies,
-                old_statistics=seen.statistics,
-            )
+            rows = sampled_by(rows, seen)
         if self._needs_reference:
             rows = replace(rows, ref_logprobs=self.policy.reference_logprobs(rows))
         return rows
