@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from rlvr.batch import LossTerms, TokenBatch
-from rlvr.entropy.control import EntropyControl, State, Stats, ratio
+from rlvr.entropy.control import EntropyControl, State, Stats, ratio, regulated_entropy
 from rlvr.entropy.entropy_bonus import measure, part_of_mean
 
 
@@ -86,7 +86,7 @@ def build(config: Config) -> EntropyControl:
         return terms.regularize("adaptive_entropy", -coef * part_of_mean(batch, marks)), stats
 
     def step(state: State, stats: Mapping[str, float]) -> State:
-        measured = stats["entropy" if config.form == "sound" else "surprisal"]
+        measured = regulated_entropy(stats, config.form)
         return state if math.isnan(measured) else next_state(state, measured, config)
 
     return EntropyControl(

@@ -36,6 +36,7 @@ from rlvr.entropy.control import (
     Stats,
     TemperedRollout,
     ratio,
+    regulated_entropy,
 )
 
 
@@ -133,7 +134,7 @@ def build(config: Config) -> EntropyControl:
         return replace(chosen, advantages=advantages), state, stats
 
     def step(state: State, stats: Mapping[str, float]) -> State:
-        measured = stats["entropy" if config.form == "sound" else "surprisal"]
+        measured = regulated_entropy(stats, config.form)
         return state if math.isnan(measured) else {"entropy": measured}
 
     return EntropyControl(

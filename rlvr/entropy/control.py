@@ -55,6 +55,17 @@ def quotient(pair: Tensor) -> float:
     return numerator / denominator if denominator else math.nan
 
 
+def regulated_entropy(stats: Mapping[str, float], form: Literal["sound", "authors"]) -> float:
+    """Return the entropy of an update that a method steers by, nats; NaN: not measured.
+
+    Args:
+        stats: Of the update.
+        form: `sound`: of the full vocabulary, over the policy's own tokens; `authors`: the mean surprisal (-log π) of the
+            rows trained on, which estimates it.
+    """
+    return stats.get("entropy" if form == "sound" else "surprisal", math.nan)
+
+
 @dataclass(frozen=True)
 class TemperedRollout:
     """A second rollout of a part of the prompts at another temperature."""

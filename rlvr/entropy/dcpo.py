@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from rlvr.batch import Origin, RolloutBatch
-from rlvr.entropy.control import EntropyControl, State, Stats, ratio
+from rlvr.entropy.control import EntropyControl, State, Stats, ratio, regulated_entropy
 from rlvr.logprobs import statistic
 
 
@@ -118,7 +118,7 @@ def build(config: Config) -> EntropyControl:
         return replace(rollout, advantages=advantages), state, stats
 
     def step(state: State, stats: Mapping[str, float]) -> State:
-        measured = stats.get("entropy" if config.form == "sound" else "surprisal", math.nan)
+        measured = regulated_entropy(stats, config.form)
         return state if math.isnan(measured) else {"entropy": measured}
 
     is_off = config.gap_max == 0
