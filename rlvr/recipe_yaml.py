@@ -120,7 +120,7 @@ def dump_scalar(value: Any) -> str:
         return f"[{', '.join(dump_scalar(item) for item in value)}]"
     if value == {}:
         return "{}"
-    style = '"' if isinstance(value, str) and not _PLAIN.match(value) else None
+    style = '"' if isinstance(value, str) and not _PLAIN.fullmatch(value) else None
     text = yaml.dump(
         value,
         Dumper=_Dumper,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rlvr.catalog import trl_fields
@@ -425,6 +425,7 @@ trees = st.dictionaries(
 )
 
 
+@example({"A\n": None})  # a name and the end of a line
 @given(trees)
 @settings(deadline=None, max_examples=200)
 def test_what_is_written_is_read_back(tree):
