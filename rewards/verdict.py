@@ -68,6 +68,7 @@ class Sample:
         answer: The row's gold answer; None where the task has none.
         row: The other columns of the row.
         truncated: The completion was cut at the length limit.
+        length: Tokens of the completion; None where it is not known.
     """
 
     prompt: str | list[dict[str, Any]]
@@ -75,6 +76,7 @@ class Sample:
     answer: Any = None
     row: Mapping[str, Any] = field(default_factory=dict)
     truncated: bool = False
+    length: int | None = None
 
 
 CORRECT = Verdict(Outcome.CORRECT)
@@ -85,6 +87,20 @@ def wrong(reason: str = "") -> Verdict:
     return Verdict(Outcome.WRONG, reason=reason)
 
 
+def partial(fraction: float, reason: str = "") -> Verdict:
+    """Return the verdict on an answer of which a share is right: CORRECT at 1, WRONG at 0.
+
+    Example:
+        >>> partial(0.5).outcome.value, partial(1.0).outcome.value
+        ('partial', 'correct')
+    """
+    if fraction >= 1.0:
+        return CORRECT
+    if fraction <= 0.0:
+        return wrong(reason)
+    return Verdict(Outcome.PARTIAL, fraction=fraction, reason=reason)
+
+
 def unparsable(reason: str) -> Verdict:
     """Return an UNPARSABLE verdict."""
     return Verdict(Outcome.UNPARSABLE, reason=reason)
@@ -93,3 +109,8 @@ def unparsable(reason: str) -> Verdict:
 def skipped(reason: str) -> Verdict:
     """Return a SKIPPED verdict."""
     return Verdict(Outcome.SKIPPED, reason=reason)
+
+
+def crashed(reason: str) -> Verdict:
+    """Return a CRASHED verdict."""
+    return Verdict(Outcome.CRASHED, reason=reason)
