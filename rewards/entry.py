@@ -1,11 +1,12 @@
 """One item of a recipe's list of verifiers, checked before anything starts."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rlvr.rewards import plugin, registry
+from rlvr.rewards.calling import SAMPLE, Form
+from rlvr.rewards.common import Common, split_options
 from rlvr.rewards.verdict import Sample, Verdict
 
 
@@ -16,28 +17,40 @@ class Entry:
     name: str
     weight: float
     when_correct: bool
+    normalize: bool
+    deadline: float
+    """Seconds for one sample."""
+    form: Form
     columns: tuple[str, ...]
-    sent_columns: tuple[str, ...] | None
+    sent_columns: tuple[str, ...] | None = None
     """Columns that a worker gets; None sends the whole row."""
-    inline: Callable[[Sample], Verdict | None] | None
+    inline: Callable[[Sample], Verdict | None] | None = None
     """Runs in this process; None leaves the sample to the pool."""
+    fault: Callable[[Sample], str | None] | None = None
+    """Why a row cannot be judged, or None."""
+    answer_text: Callable[[Sample], str] | None = None
     builtin: tuple[str, dict[str, Any]] | None = None
     plugin: str | None = None
 
 
-def parse_entries(verifiers: Sequence[str | Mapping[str, Any]]) -> list[Entry]:
-    """Return the entries of a recipe's list, or raise ValueError saying what is wrong."""
+def parse_entries(verifiers: Sequence[str | Mapping[str, Any]], *, deadline: float) -> list[Entry]:
+    """Return the entries of a recipe's list, or raise ValueError saying what is wrong.
+
+    Args:
+        verifiers: Names, or mappings from one name to options.
+        deadline: Seconds for one sample, where neither the list nor the verifier says more.
+    """
     if isinstance(verifiers, str | Mapping) or not verifiers:
         raise ValueError(
             "rewards.verifiers must be a list of at least one verifier, such as [math]"
         )
     entries: list[Entry] = []
     for item in verifiers:
-        entries.append(_entry(item, [entry.name for entry in entries]))
+        entries.append(_entry(item, [entry.name for entry in entries], deadline))
     return entries
 
 
-def _entry(item: str | Mapping[str, Any], taken: list[str]) -> Entry:
+def _entry(item: str | Mapping[str, Any], taken: list[str], deadline: float) -> Entry:
     if isinstance(item, str):
         item = {item: {}}
     if not isinstance(item, Mapping) or len(item) != 1:
@@ -48,61 +61,72 @@ def _entry(item: str | Mapping[str, Any], taken: list[str]) -> Entry:
     ((name, options),) = item.items()
     if not isinstance(name, str) or not isinstance(options or {}, Mapping):
         raise ValueError(f"rewards.verifiers: the options of {name!r} must be a mapping")
-    options = dict(options or {})
-    weight, when_correct = options.pop("weight", 1.0), options.pop("when_correct", None)
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
-        raise ValueError(f"verifier {name}: weight is {weight!r}; it must be a number")
-    if when_correct not in (None, True, False):
-        raise ValueError(f"verifier {name}: when_correct is {when_correct!r}; use true or false")
-    if when_correct and not taken:
+    given, own = split_options(options or {})
+    common = registry.validated(name, Common, given)
+    if common.when_correct and not taken:
         raise ValueError(
             f"verifier {name}: when_correct is true, but it is the first verifier, whose verdict "
             "opens the gate; put another one before it, or remove when_correct"
         )
     make = _plugin_entry if plugin.is_reference(name) else _builtin_entry
-    return make(name, options, float(weight), when_correct, taken)
+    return make(name, own, common, taken, deadline)
 
 
 def _plugin_entry(
-    name: str, options: dict[str, Any], weight: float, when_correct: bool | None, taken: list[str]
+    name: str, options: dict[str, Any], common: Common, taken: list[str], deadline: float
 ) -> Entry:
     if options:
         raise ValueError(
             f"reward {name}: unknown option {next(iter(options))!r}; a function of yours has the "
-            "options weight and when_correct"
+            f"options {', '.join(Common.model_fields)}"
         )
     found = plugin.find(name)
     return Entry(
         _unique(found.name, taken),
-        weight,
-        bool(when_correct),
+        common.weight,
+        bool(common.when_correct),
+        common.normalize is not None,
+        common.deadline or deadline,
+        found.form,
         found.columns,
-        None,
-        None,
         plugin=found.text,
     )
 
 
 def _builtin_entry(
-    name: str, options: dict[str, Any], weight: float, when_correct: bool | None, taken: list[str]
+    name: str, options: dict[str, Any], common: Common, taken: list[str], deadline: float
 ) -> Entry:
     module = registry.load(name)
     config = registry.configure(name, options)
+    if hasattr(module, "ready"):
+        module.ready(config)
+    when_correct = common.when_correct
     if when_correct is None:
         when_correct = bool(taken) and getattr(module, "WHEN_CORRECT", False)
     if module.BOUNDED:
         inline = module.build(config)
     else:
         inline = module.shortcut(config) if hasattr(module, "shortcut") else None
+    own = getattr(module, "DEADLINE", deadline)
+    at_once = getattr(module, "AT_ONCE", None)
     return Entry(
         _unique(name, taken),
-        weight,
+        common.weight,
         when_correct,
+        common.normalize is not None,
+        common.deadline or (own(config) if callable(own) else own),
+        SAMPLE if at_once is None else Form(at_once, at_once=True),
         module.COLUMNS,
-        module.COLUMNS,
+        (*module.COLUMNS, *getattr(module, "OPTIONAL_COLUMNS", ())),
         inline,
+        _with(config, getattr(module, "fault", None)),
+        _with(config, getattr(module, "answer_text", None)),
         builtin=None if module.BOUNDED else (name, config.model_dump(mode="json")),
     )
+
+
+def _with(config: Any, function: Callable[..., Any] | None) -> Callable[[Sample], Any] | None:
+    return None if function is None else lambda sample: function(sample, config)
 
 
 def _unique(name: str, taken: list[str]) -> str:

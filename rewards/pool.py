@@ -1,7 +1,7 @@
-"""A pool of worker processes that can be killed: every sample gets a verdict in bounded time.
+"""A pool of worker processes that can be killed: every request gets an answer in bounded time.
 
-A worker past its deadline is killed and replaced while the others go on; a worker that dies gives
-the sample it had a crashed verdict. Verdicts come back in the order of the samples.
+A worker past its request's deadline is killed and replaced while the others go on; a worker that
+dies gives the request it had a crashed verdict. Answers come back in the order of the requests.
 """
 
 import os
@@ -11,16 +11,44 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rlvr.rewards.nursery import STARTUP_DEADLINE, Nursery, NurseryDied
-from rlvr.rewards.verdict import Outcome, Verdict
+from rlvr.rewards.verdict import Outcome, Verdict, crashed
 from rlvr.rewards.wire import unpack, verdict_from
 
-MAX_ANSWER = 1 << 20  # bytes of one verdict's line; a reason is cut long before
+MAX_ANSWER = 1 << 22  # bytes of one answer's line; reasons are cut long before
 _FAILED_STARTS = 3  # in a row, before it is said that workers cannot start
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a worker is asked.
+
+    Attributes:
+        line: Message with the verifier's index and the samples.
+        deadline: Seconds it may take.
+    """
+
+    line: bytes
+    deadline: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of a request.
+
+    Attributes:
+        verdicts: One for each sample; empty where the request failed as a whole.
+        failure: Verdict on the failure: a timeout or a crash; None without one.
+        seconds: Wall time of the whole request.
+    """
+
+    verdicts: list[Verdict]
+    failure: Verdict | None
+    seconds: float
 
 
 @dataclass(eq=False)
@@ -47,26 +75,24 @@ class Pool:
     one starts its own workers.
 
     Args:
-        builtin: Name and options of each built-in verifier, by its index.
-        plugin: Reference of each user's function, by its index.
+        builtin: Name, options and deadline of one sample of each built-in verifier, by its index.
+        plugin: Reference and deadline of one sample of each user's function, by its index.
         workers: Number of processes.
-        deadline: Seconds for one sample.
         memory: Bytes of address space of one worker; None is unlimited.
     """
 
     def __init__(
         self,
-        builtin: Mapping[int, tuple[str, Mapping[str, Any]]],
-        plugin: Mapping[int, str],
+        builtin: Mapping[int, tuple[str, Mapping[str, Any], float]],
+        plugin: Mapping[int, tuple[str, float]],
         *,
         workers: int,
-        deadline: float,
         memory: int | None,
     ) -> None:
         self._setup = {"builtin": dict(builtin), "plugin": dict(plugin), "memory": memory}
-        self._references = ", ".join(plugin.values())
-        self._size = workers
-        self._deadline = deadline
+        self._references = ", ".join(reference for reference, _ in plugin.values())
+        self.size = workers
+        """Number of processes."""
         self._forget()
 
     def start(self) -> None:
@@ -79,29 +105,37 @@ class Pool:
         self.run([], batch_deadline=float("inf"), warm=True)
 
     def run(
-        self, requests: Sequence[bytes], *, batch_deadline: float, warm: bool = False
-    ) -> list[Verdict]:
-        """Return the verdict of each request, in order.
+        self,
+        requests: Sequence[Request],
+        *,
+        batch_deadline: float,
+        late: str = "the batch took too long",
+        warm: bool = False,
+        settled: Callable[[int], object] | None = None,
+    ) -> list[Answer]:
+        """Return the answer to each request, in order.
 
         Args:
-            requests: Lines for a worker, one a sample.
+            requests: For the workers.
             batch_deadline: Seconds for all of them; what is not done by then times out.
+            late: Reason of those verdicts.
             warm: Wait until every worker is ready.
+            settled: Told the index of each request that is done.
         """
         if os.getpid() != self._owner:
             self._forget()
         with self._lock:
-            batch = _Batch(requests, time.monotonic() + batch_deadline, batch_deadline)
+            batch = _Batch(requests, batch_deadline, late, settled)
             try:
                 with selectors.DefaultSelector() as self._selector:
                     for worker in self._workers:
                         self._selector.register(worker.connection, selectors.EVENT_READ, worker)
                     while batch.left or (warm and not self._all_ready()):
-                        self._advance(batch, self._size if warm else min(self._size, batch.left))
+                        self._advance(batch, self.size if warm else min(self.size, batch.left))
             except BaseException:
                 self._shut()  # a worker may be left with half a sample
                 raise
-            return batch.verdicts()
+            return batch.answers()
 
     def close(self) -> None:
         """End all processes; a later `run` starts them again."""
@@ -128,7 +162,7 @@ class Pool:
         self._nursery = None
 
     def _all_ready(self) -> bool:
-        return len(self._workers) == self._size and all(w.ready for w in self._workers)
+        return len(self._workers) == self.size and all(w.ready for w in self._workers)
 
     def _advance(self, batch: "_Batch", wanted: int) -> None:
         """Fork, send, wait for one event or deadline, and handle what came."""
@@ -183,8 +217,8 @@ class Pool:
             return
         task = batch.waiting.popleft()
         worker.task, worker.began = task, time.monotonic()
-        worker.deadline = worker.began + self._deadline
-        worker.outgoing = memoryview(batch.requests[task])
+        worker.deadline = worker.began + batch.requests[task].deadline
+        worker.outgoing = memoryview(batch.requests[task].line)
         self._send(worker)
 
     def _send(self, worker: _Worker) -> None:
@@ -216,8 +250,7 @@ class Pool:
             if not worker.ready:
                 self._is_ready(worker, message)
             elif worker.task is not None:
-                seconds = time.monotonic() - worker.began
-                batch.settle(worker.task, verdict_from(message, seconds))
+                batch.settle(worker.task, _answer(message, time.monotonic() - worker.began))
                 worker.task = None
 
     def _is_ready(self, worker: _Worker, message: Mapping[str, Any]) -> None:
@@ -233,8 +266,8 @@ class Pool:
             self._start_failed(f"a worker died while it started: {ending}")
         elif worker.task is not None:
             seconds = time.monotonic() - worker.began
-            reason = f"the verifier's process died: {ending}"
-            batch.settle(worker.task, Verdict(Outcome.CRASHED, reason=reason, seconds=seconds))
+            failure = crashed(f"the verifier's process died: {ending}")
+            batch.settle(worker.task, Answer([], failure, seconds))
 
     def _start_failed(self, reason: str) -> None:
         self._failed_starts += 1
@@ -253,8 +286,9 @@ class Pool:
         for worker in list(self._workers):
             if worker.task is not None and (over or now >= worker.deadline):
                 task, seconds = worker.task, now - worker.began
-                reason = batch.late if over else f"no verdict after {self._deadline:g} s"
-                batch.settle(task, Verdict(Outcome.TIMEOUT, reason=reason, seconds=seconds))
+                allowed = batch.requests[task].deadline
+                reason = batch.late if over else f"no verdict after {allowed:g} s"
+                batch.settle(task, _late(reason, seconds))
                 worker.task = None
                 self._stop(worker)
             elif not worker.ready and now >= worker.deadline:
@@ -262,7 +296,17 @@ class Pool:
                 self._start_failed(f"a worker was not ready after {STARTUP_DEADLINE:g} s")
         if over:
             while batch.waiting:
-                batch.settle(batch.waiting.popleft(), Verdict(Outcome.TIMEOUT, reason=batch.late))
+                batch.settle(batch.waiting.popleft(), _late(batch.late, 0.0))
+
+
+def _late(reason: str, seconds: float) -> Answer:
+    return Answer([], Verdict(Outcome.TIMEOUT, reason=reason), seconds)
+
+
+def _answer(message: Mapping[str, Any], seconds: float) -> Answer:
+    if "failed" in message:
+        return Answer([], verdict_from(message["failed"]), seconds)
+    return Answer([verdict_from(item) for item in message["verdicts"]], None, seconds)
 
 
 def _end(nursery: Nursery, workers: list[_Worker]) -> None:
@@ -276,20 +320,29 @@ def _end(nursery: Nursery, workers: list[_Worker]) -> None:
 class _Batch:
     """The requests of one call and what is known of them."""
 
-    def __init__(self, requests: Sequence[bytes], end: float, seconds: float) -> None:
+    def __init__(
+        self,
+        requests: Sequence[Request],
+        seconds: float,
+        late: str,
+        settled: Callable[[int], object] | None,
+    ) -> None:
         self.requests = requests
-        self.end = end
+        self.end = time.monotonic() + seconds
         self.waiting = deque(range(len(requests)))
         self.left = len(requests)
-        self.late = f"the batch took longer than its deadline of {seconds:g} s"
-        self._verdicts: dict[int, Verdict] = {}
+        self.late = late
+        self._answers: dict[int, Answer] = {}
+        self._settled = settled
 
-    def settle(self, task: int, verdict: Verdict) -> None:
-        self._verdicts[task] = verdict
+    def settle(self, task: int, answer: Answer) -> None:
+        self._answers[task] = answer
         self.left -= 1
+        if self._settled is not None:
+            self._settled(task)
 
     def put_back(self, tasks: Any) -> None:
         self.waiting.extendleft(task for task in tasks if task is not None)
 
-    def verdicts(self) -> list[Verdict]:
-        return [self._verdicts[index] for index in range(len(self.requests))]
+    def answers(self) -> list[Answer]:
+        return [self._answers[index] for index in range(len(self.requests))]

@@ -5,24 +5,38 @@ Adding a file adds a verifier. A verifier file has
     COLUMNS: tuple[str, ...]     columns of the row that it needs
     BOUNDED: bool                pure and linear-time: may run in the trainer's process
     class Config                 frozen pydantic model of its options
-    build(config)                returns the function from Sample to Verdict
-    check_gold(answer)           optional: why a gold answer is unusable, or None
-    shortcut(config)             optional: a pure, linear-time function that settles the easy
-                                 samples in the trainer's process and returns None for the others
-    WHEN_CORRECT, NEEDS          optional: default of `when_correct`; (package, extra to install)
+    build(config)                returns the function from Sample to Verdict; where that is `async`,
+                                 a worker waits for many samples at once
+
+and, where it has a use for them,
+
+    OPTIONAL_COLUMNS             columns that it is shown where the row has them; "prompt" too
+    fault(sample, config)        why a row cannot be judged whatever the completion, or None; cheap
+    shortcut(config)             a pure, linear-time function that settles the easy samples in the
+                                 trainer's process and returns None for the others
+    answer_text(sample, config)  the part of the completion that decides, as a completion: it gets
+                                 the same verdict, so equal answers are asked once; linear-time
+    DEADLINE                     seconds for a sample, or a function of the config, where
+                                 `rewards.deadline` is not meant for it
+    AT_ONCE                      samples in flight in one worker, where the verifier is `async`
+    ready(config)                raises ValueError where this machine cannot run it
+    WHEN_CORRECT, NEEDS          default of `when_correct`; (package, extra to install)
 """
 
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from rlvr.catalog import methods
+from rlvr.rewards.common import Common
 from rlvr.rewards.verdict import Sample, Verdict
-from rlvr.suggest import closest, unknown_name
+from rlvr.suggest import unknown_name
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def names() -> tuple[str, ...]:
@@ -53,17 +67,17 @@ def load(name: str) -> ModuleType:
 def configure(name: str, options: Mapping[str, Any]) -> BaseModel:
     """Return the verifier's Config for these options, or raise ValueError saying what is wrong."""
     config_class = load(name).Config
-    known = tuple(config_class.model_fields)
     for option in options:
-        if option not in known:
-            near = closest(option, (*known, "weight", "when_correct"))
-            question = f" Did you mean '{near}'?" if near else ""
-            listed = ", ".join((*known, "weight", "when_correct"))
-            raise ValueError(
-                f"verifier {name} has no option {option!r}.{question} Known: {listed}."
-            )
+        if option not in config_class.model_fields:
+            known = (*config_class.model_fields, *Common.model_fields)
+            raise ValueError(f"verifier {name}: {unknown_name('option', option, known)}")
+    return validated(name, config_class, options)
+
+
+def validated(name: str, model: type[Model], options: Mapping[str, Any]) -> Model:
+    """Return a verifier's options as a model, or raise ValueError saying what is wrong."""
     try:
-        return config_class(**options)
+        return model(**options)
     except ValidationError as error:
         faults = [
             f"{'.'.join(map(str, item['loc']))} is {item['input']!r}: "

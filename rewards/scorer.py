@@ -3,22 +3,23 @@
     reward = sum over verifiers of  weight x score(outcome)
 
 A verifier with `when_correct` counts, and is run, only where the first verifier says correct. A
-completion whose score is `drop` has the reward nan: it is left out of its group.
+completion whose score is `drop` has the reward nan: it is left out of its group. With
+`normalize: group` a verifier's scores are put on one scale within the completions of a prompt.
 """
 
+import asyncio
 import math
 import os
-import time
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rlvr.rewards import plugin
 from rlvr.rewards.cache import VerdictCache
-from rlvr.rewards.entry import Entry, parse_entries
+from rlvr.rewards.entry import parse_entries
 from rlvr.rewards.pool import Pool
+from rlvr.rewards.round import Round, bar
 from rlvr.rewards.verdict import Outcome, Sample, Verdict
-from rlvr.rewards.wire import pack, sample_message
 from rlvr.suggest import unknown_name
 
 Scores = Mapping[str, float | Literal["drop"]]
@@ -31,6 +32,8 @@ DEFAULT_SCORES: Scores = {
     "crashed": "drop",
     "skipped": "drop",
 }
+NORMALIZE_EPS = 1e-4
+"""Added to a group's standard deviation, as GRPO's advantage has it."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,9 @@ class Scored:
     Attributes:
         reward: nan: leave the completion out of its group.
         verdict: Of the first verifier.
-        parts: Weighted part of each verifier by name, in the order of the recipe; nan where its
-            score is `drop`, 0 where its gate is closed. Otherwise they add up to the reward.
+        parts: Weighted score of each verifier by name, in the order of the recipe; nan where its
+            score is `drop`, 0 where its gate is closed. They add up to the reward, unless one is
+            nan or normalised: parts are as they were before.
         verdicts: Of each verifier that ran, by name.
     """
 
@@ -56,8 +60,9 @@ class Scorer:
 
     Args:
         verifiers: Each a name, a mapping from one name to options, or `path/to/file.py:function`.
-            Common options: `weight` (1) and `when_correct` (false; true for `format`).
-        deadline: Seconds for one completion and verifier.
+            Common options: `weight` (1), `when_correct` (false; true for `format`), `deadline`
+            (seconds for one completion), `normalize` (null or group).
+        deadline: Seconds for one completion and verifier, where neither says otherwise.
         batch_deadline: Seconds for one call of `score`.
         workers: Processes; None is this machine's cores shared among its training processes.
         scores: Reward of each outcome, a number or "drop"; what is missing has its default.
@@ -83,21 +88,22 @@ class Scorer:
         if workers is not None and workers < 1:
             raise ValueError(f"rewards.workers is {workers}; it must be at least 1, or null")
         self._scores = _scores(scores or {})
-        self._entries = parse_entries(verifiers)
+        self._entries = parse_entries(verifiers, deadline=deadline)
         self._batch_deadline = batch_deadline
         self._cache = VerdictCache()
         entries = list(enumerate(self._entries))
         self._pool = Pool(
-            {index: entry.builtin for index, entry in entries if entry.builtin},
-            {index: entry.plugin for index, entry in entries if entry.plugin},
+            {i: (*entry.builtin, entry.deadline) for i, entry in entries if entry.builtin},
+            {i: (entry.plugin, entry.deadline) for i, entry in entries if entry.plugin},
             workers=workers or _local_share_of_cores(),
-            deadline=deadline,
             memory=None if memory_gib is None else int(memory_gib * 2**30),
         )
         self.names = tuple(entry.name for entry in self._entries)
         """Of the verifiers, as in `Scored.parts`."""
         self.columns = tuple(dict.fromkeys(c for e in self._entries for c in e.columns))
         """Row columns that the verifiers need, `answer` among them where one does."""
+        self.needs_groups = any(e.normalize or e.form.size is None for e in self._entries)
+        """Whether a reward depends on the other completions of its prompt."""
 
     def start(self) -> None:
         """Start the workers, if any verifier needs them, and load users' functions there.
@@ -108,16 +114,43 @@ class Scorer:
         if any(entry.builtin or entry.plugin for entry in self._entries):
             self._pool.start()
 
-    def score(self, samples: Sequence[Sample]) -> list[Scored]:
-        """Return the scored samples in order; whatever a completion does, it gets a verdict."""
-        end = time.monotonic() + self._batch_deadline
-        results: list[dict[str, Verdict]] = [{} for _ in samples]
-        everything = range(len(samples))
-        self._verify(samples, results, [(s, v) for v in self._open() for s in everything], end)
-        first = self.names[0]
-        correct = [i for i in everything if results[i][first].outcome is Outcome.CORRECT]
-        self._verify(samples, results, [(s, v) for v in self._gated() for s in correct], end)
-        return [self._combine(verdicts) for verdicts in results]
+    def fault(self, row: Mapping[str, Any]) -> str | None:
+        """Return why the first verifier cannot judge any completion of this row; None if it can."""
+        entry = self._entries[0]
+        if entry.fault is None:
+            return None
+        reason = entry.fault(Sample(row.get("prompt", ""), "", row.get("answer"), row))
+        return None if reason is None else f"{entry.name}: {reason}"
+
+    def score(
+        self,
+        samples: Sequence[Sample],
+        groups: Sequence[int] | None = None,
+        *,
+        progress: str | None = None,
+    ) -> list[Scored]:
+        """Return the scored samples in order; whatever a completion does, it gets a verdict.
+
+        Args:
+            samples: Completions.
+            groups: Of each sample, equal for completions of one prompt; None: each by itself.
+            progress: Label of a progress bar on a terminal's stderr; None: no bar.
+        """
+        groups = range(len(samples)) if groups is None else groups
+        verdicts = Round(
+            self._entries, self._pool, self._cache, samples, groups, self._batch_deadline
+        )
+        gated = [i for i, entry in enumerate(self._entries) if entry.when_correct]
+        with bar(progress) as settled:
+            verdicts.judge([i for i in range(len(self._entries)) if i not in gated], settled)
+            verdicts.judge(gated, settled, only=verdicts.correct())
+        return self._combine(verdicts.of, groups)
+
+    async def ascore(
+        self, samples: Sequence[Sample], groups: Sequence[int] | None = None
+    ) -> list[Scored]:
+        """Return what `score` returns, without holding up the event loop."""
+        return await asyncio.to_thread(self.score, samples, groups)
 
     def close(self) -> None:
         """End the workers; a later `score` starts them again."""
@@ -129,67 +162,27 @@ class Scorer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _open(self) -> list[int]:
-        return [i for i, entry in enumerate(self._entries) if not entry.when_correct]
-
-    def _gated(self) -> list[int]:
-        return [i for i, entry in enumerate(self._entries) if entry.when_correct]
-
-    def _verify(
-        self,
-        samples: Sequence[Sample],
-        results: list[dict[str, Verdict]],
-        tasks: list[tuple[int, int]],
-        end: float,
-    ) -> None:
-        """Fill in the verdicts of (sample, verifier) pairs: inline, from the cache, or by the pool."""
-        requests: list[bytes] = []
-        waiting: list[list[tuple[int, int]]] = []
-        asked: dict[bytes, int] = {}
-        for task in tasks:
-            sample, entry = samples[task[0]], self._entries[task[1]]
-            verdict = _inline(entry, sample)
-            if verdict is None:
-                request = _request(task, sample, entry)
-                verdict = self._cache.get(request)
-                if verdict is None:
-                    place = asked.setdefault(request, len(requests))
-                    # a user's function may be random: equal samples are asked each for itself
-                    if place == len(requests) or entry.plugin is not None:
-                        requests.append(request)
-                        waiting.append([task])
-                    else:
-                        waiting[place].append(task)
-                    continue
-            results[task[0]][entry.name] = verdict
-        if not requests:
-            return
-        left = max(0.0, end - time.monotonic())
-        verdicts = self._pool.run(requests, batch_deadline=left)
-        for request, pairs, verdict in zip(requests, waiting, verdicts, strict=True):
-            for sample_index, entry_index in pairs:
-                results[sample_index][self._entries[entry_index].name] = verdict
-            if self._entries[pairs[0][1]].plugin is None:
-                self._cache.put(request, verdict)
-
-    def _combine(self, verdicts: dict[str, Verdict]) -> Scored:
-        parts: dict[str, float] = {}
-        reward = 0.0
-        for entry in self._entries:
-            verdict = verdicts.get(entry.name)
-            part = 0.0 if verdict is None else entry.weight * self._score(verdict)
-            parts[entry.name] = part
-            # a later verifier without a gold says nothing about this prompt's completions, all of
-            # them alike; one that is late or crashed would make this completion differ from them
-            says_nothing = (
-                verdict is not None
-                and verdict.outcome is Outcome.SKIPPED
-                and entry is not self._entries[0]
-            )
-            if not (says_nothing and math.isnan(part)):
-                reward += part
-        ordered = {name: verdicts[name] for name in self.names if name in verdicts}
-        return Scored(reward, verdicts[self.names[0]], parts, ordered)
+    def _combine(
+        self, results: Sequence[dict[str, Verdict]], groups: Sequence[int]
+    ) -> list[Scored]:
+        rewards = [0.0] * len(results)
+        parts: list[dict[str, float]] = [{} for _ in results]
+        for place, entry in enumerate(self._entries):
+            scores = [
+                self._score(found[entry.name]) if entry.name in found else 0.0 for found in results
+            ]
+            counted = normalized(scores, groups) if entry.normalize else scores
+            for i, found in enumerate(results):
+                parts[i][entry.name] = entry.weight * scores[i]
+                # a later verifier without a gold says nothing about this prompt's completions, all
+                # of them alike; one that is late or crashed makes this one differ from them
+                skipped = entry.name in found and found[entry.name].outcome is Outcome.SKIPPED
+                if not (place and skipped and math.isnan(scores[i])):
+                    rewards[i] += entry.weight * counted[i]
+        return [
+            Scored(reward, found[self.names[0]], part, _in_order(found, self.names))
+            for reward, found, part in zip(rewards, results, parts, strict=True)
+        ]
 
     def _score(self, verdict: Verdict) -> float:
         if verdict.value is not None:
@@ -219,22 +212,31 @@ def _scores(given: Scores) -> dict[str, float]:
     return scores
 
 
-def _inline(entry: Entry, sample: Sample) -> Verdict | None:
-    if entry.inline is None:
-        return None
-    began = time.perf_counter()
-    try:
-        verdict = entry.inline(sample)
-    except Exception as error:  # no completion may end the run
-        verdict = Verdict(Outcome.CRASHED, reason=plugin.describe(error))
-    if verdict is None:
-        return None
-    seconds = time.perf_counter() - began
-    return Verdict(verdict.outcome, verdict.fraction, verdict.reason, seconds, verdict.value)
+def _in_order(found: Mapping[str, Verdict], names: Sequence[str]) -> dict[str, Verdict]:
+    return {name: found[name] for name in names if name in found}
 
 
-def _request(task: tuple[int, int], sample: Sample, entry: Entry) -> bytes:
-    return pack({"verifier": task[1], "sample": sample_message(sample, entry.sent_columns)})
+def normalized(scores: Sequence[float], groups: Sequence[int]) -> list[float]:
+    """Return (score - mean) / (standard deviation + 1e-4) within each group; nan is left out of it.
+
+    Example:
+        >>> normalized([0.0, 10.0, 3.0], [1, 1, 2])
+        [-0.7070967..., 0.7070967..., 0.0]
+    """
+    members: dict[int, list[float]] = {}
+    for score, group in zip(scores, groups, strict=True):
+        if not math.isnan(score):
+            members.setdefault(group, []).append(score)
+    moments = {
+        group: (statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else 0.0)
+        for group, found in members.items()
+    }
+    return [
+        score
+        if math.isnan(score)
+        else (score - moments[group][0]) / (moments[group][1] + NORMALIZE_EPS)
+        for score, group in zip(scores, groups, strict=True)
+    ]
 
 
 def _local_share_of_cores() -> int:

@@ -4,7 +4,7 @@ Text cannot carry code (as pickle can), and a torn line is seen as such.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlvr.rewards.verdict import Outcome, Sample, Verdict
@@ -21,18 +21,25 @@ def unpack(line: bytes) -> dict[str, Any]:
     return json.loads(line)
 
 
-def sample_message(sample: Sample, columns: tuple[str, ...] | None) -> dict[str, Any]:
+def sample_item(sample: Sample, columns: tuple[str, ...] | None) -> bytes:
     """Return what a verifier needs of a sample; `columns` None sends the whole row."""
     row = sample.row
     if columns is not None:
         row = {name: row[name] for name in columns if name in row}
-    return {
-        "prompt": sample.prompt if columns is None else "",
+    message = {
+        "prompt": sample.prompt if columns is None or "prompt" in columns else "",
         "completion": sample.completion,
         "answer": sample.answer,
         "row": dict(row),
         "truncated": sample.truncated,
+        "length": sample.length,
     }
+    return pack(message).rstrip()
+
+
+def request_line(verifier: int, items: Sequence[bytes]) -> bytes:
+    """Return the line that asks a worker for verdicts on packed samples."""
+    return b'{"verifier": %d, "samples": [%s]}\n' % (verifier, b", ".join(items))
 
 
 def verdict_message(verdict: Verdict) -> dict[str, Any]:
@@ -41,10 +48,10 @@ def verdict_message(verdict: Verdict) -> dict[str, Any]:
     return message | {"value": verdict.value}
 
 
-def verdict_from(message: Mapping[str, Any], seconds: float) -> Verdict:
+def verdict_from(message: Mapping[str, Any]) -> Verdict:
     """Return the verdict that a message carries."""
     outcome = Outcome(message["outcome"])
-    return Verdict(outcome, message["fraction"], message["reason"], seconds, message["value"])
+    return Verdict(outcome, message["fraction"], message["reason"], value=message["value"])
 
 
 def _plain(value: Any) -> Any:

@@ -3,7 +3,7 @@
 The nursery is a fresh interpreter that imports the built-in verifiers once and never runs one. It
 has one thread and no CUDA, so forking it is safe, and a killed worker is replaced in milliseconds
 instead of the seconds that importing sympy takes. A worker loads the user's functions itself,
-limits its memory, and answers one sample at a time until it is killed or its socket closes.
+limits its memory, and answers one request at a time until it is killed or its socket closes.
 """
 
 import contextlib
@@ -19,14 +19,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rlvr.rewards import plugin
-from rlvr.rewards.verdict import Outcome, Sample, Verdict
+from rlvr.rewards.calling import Judge, as_judge, describe
+from rlvr.rewards.verdict import Sample, crashed
 from rlvr.rewards.wire import pack, unpack, verdict_message
 
 PARENT_CHECK = 2.0  # seconds between looks at whether the trainer still lives
 MAX_CONTROL = 4096  # bytes of a control message; they are sent one at a time
 _PR_SET_PDEATHSIG = 1
-
-Verifier = Callable[[Sample], Verdict]
 
 
 def nursery(control_fd: int) -> None:
@@ -71,12 +70,15 @@ def _read_setup(control: socket.socket) -> dict[str, Any]:
     return unpack(line)
 
 
-def _build(builtin: Mapping[str, Any]) -> dict[int, Verifier]:
+def _build(builtin: Mapping[str, Any]) -> dict[int, Judge]:
     if not builtin:
         return {}
     from rlvr.rewards import registry  # pydantic is slow to import, and users' functions need none
 
-    return {int(index): registry.build(*named) for index, named in builtin.items()}
+    return {
+        int(index): as_judge(registry.build(name, options), deadline)
+        for index, (name, options, deadline) in builtin.items()
+    }
 
 
 def _stop(pid: int) -> int:
@@ -91,7 +93,7 @@ def _worker(
     control: socket.socket,
     descriptor: int,
     setup: Mapping[str, Any],
-    built: Mapping[int, Verifier],
+    built: Mapping[int, Judge],
     prctl: Callable[[int, int], int] | None,
 ) -> None:
     nursery_pid = os.getppid()
@@ -117,29 +119,28 @@ def _limit(memory: int | None) -> None:
 
 
 def _serve(
-    connection: socket.socket, plugins: Mapping[str, str], built: Mapping[int, Verifier]
+    connection: socket.socket, plugins: Mapping[str, Any], built: Mapping[int, Judge]
 ) -> None:
-    verifiers = dict(built)
+    judges = dict(built)
     errors: dict[int, str] = {}
-    for index, reference in plugins.items():
+    for index, (reference, deadline) in plugins.items():
         try:
-            verifiers[int(index)] = plugin.load(reference)
+            judges[int(index)] = plugin.load(reference, deadline)
         except BaseException as error:  # the user's module may raise anything
-            errors[int(index)] = f"{reference}: {plugin.describe(error)}"
+            errors[int(index)] = f"{reference}: {describe(error)}"
     connection.sendall(pack({"ready": True, "errors": errors}))
     for line in connection.makefile("rb"):
         message = unpack(line)
         index = message["verifier"]
-        sample = Sample(**message["sample"])
+        samples = [Sample(**item) for item in message["samples"]]
         if index in errors:
-            verdict = Verdict(Outcome.CRASHED, reason=errors[index])
+            connection.sendall(pack({"failed": verdict_message(crashed(errors[index]))}))
         else:
-            verdict = _verify(verifiers[index], sample)
-        connection.sendall(pack(verdict_message(verdict)))
+            connection.sendall(pack(_answer(judges[index], samples)))
 
 
-def _verify(verifier: Verifier, sample: Sample) -> Verdict:
+def _answer(judge: Judge, samples: list[Sample]) -> dict[str, Any]:
     try:
-        return verifier(sample)
-    except BaseException as error:  # whatever a verifier raises is its verdict
-        return Verdict(Outcome.CRASHED, reason=plugin.describe(error))
+        return {"verdicts": [verdict_message(verdict) for verdict in judge(samples)]}
+    except BaseException as error:  # the user's function may raise anything
+        return {"failed": verdict_message(crashed(describe(error)))}

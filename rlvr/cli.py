@@ -163,8 +163,11 @@ def _check_data(recipe: "Recipe", plan: "BatchPlan") -> None:
             say(f"data      {name}: {source.path} (not a local file: on the hub, not read)")
             continue
         verifiers = getattr(source, "verifiers", None) or recipe.rewards.verifiers
-        rows = load_rows(source, name=dotted(path))
         with Scorer([{item.name: item.options} for item in verifiers]) as scorer:
+            strict = source is recipe.data and recipe.rewards.unusable_rows == "error"
+            rows = load_rows(
+                source, name=dotted(path), fault=scorer.fault, leave_out=not strict
+            )
             check_columns(rows, scorer.columns, name=dotted(path))
         say(f"data      {name}: {len(rows)} rows")
         if source is recipe.data:

@@ -3,12 +3,12 @@
 Everything a user can have got wrong here costs seconds, not a GPU.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlvr.reach import cache_if_unreachable
-from rlvr.recipe import EvaluationSet, NamedItem, Recipe
+from rlvr.recipe import NamedItem, Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -58,7 +58,7 @@ def load_inputs(recipe: Recipe) -> Inputs:
     scorer.start()
     tokenizer = load_tokenizer(recipe)
     limit = prompt_limit(recipe)
-    rows = _rows(recipe, tokenizer, limit, scorer.columns)
+    rows = _rows(recipe, tokenizer, limit, scorer)
     sets, notes = load_held_out(recipe, tokenizer, limit, scorer)
     return Inputs(tokenizer, rows, scorer, sets, notes)
 
@@ -90,6 +90,7 @@ def make_scorer(recipe: Recipe, verifiers: Sequence[NamedItem]) -> "Scorer":
         batch_deadline=rewards.batch_deadline,
         workers=rewards.workers,
         scores=rewards.scores.model_dump(),
+        memory_gib=rewards.memory_gib,
     )
 
 
@@ -148,13 +149,19 @@ def prompt_limit(recipe: Recipe) -> int | None:
 
 
 def _rows(
-    recipe: Recipe, tokenizer: "PreTrainedTokenizerBase", limit: int | None, columns: Sequence[str]
+    recipe: Recipe, tokenizer: "PreTrainedTokenizerBase", limit: int | None, scorer: "Scorer"
 ) -> Sequence[Row]:
     from rlvr.data.source import check_columns, load_rows
 
     wanted = recipe.data.max_prompt_length or limit
-    rows = load_rows(recipe.data, tokenizer=tokenizer, max_prompt_length=wanted)
-    check_columns(rows, columns)
+    rows = load_rows(
+        recipe.data,
+        tokenizer=tokenizer,
+        max_prompt_length=wanted,
+        fault=scorer.fault,
+        leave_out=recipe.rewards.unusable_rows == "leave_out",
+    )
+    check_columns(rows, scorer.columns)
     return rows
 
 
@@ -175,17 +182,9 @@ def _held_out(
     loaded = load_rows(item, name=where, tokenizer=tokenizer, max_prompt_length=wanted)
     own = scorer if item.verifiers is None else make_scorer(recipe, item.verifiers)
     check_columns(loaded, own.columns, name=where)
-    rows, more = prepare_rows(item.name, loaded, _gold_check(recipe, item))
+    rows, more = prepare_rows(item.name, loaded, own.fault)
     notes += more
     return HeldOut(item.name, rows, len(loaded) - len(rows), own)
-
-
-def _gold_check(recipe: Recipe, item: EvaluationSet) -> Callable[[Any], str | None] | None:
-    """Return what the set's first verifier says of unusable golds, if it says anything."""
-    from rlvr.rewards import plugin, registry
-
-    name = (item.verifiers or recipe.rewards.verifiers)[0].name
-    return None if plugin.is_reference(name) else getattr(registry.load(name), "check_gold", None)
 
 
 def _first_line(error: Exception) -> str:

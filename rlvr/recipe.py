@@ -197,15 +197,21 @@ class Rewards(Section):
     """What checks completions, and what its verdicts are worth."""
 
     verifiers: Items = Field(default=(NamedItem(name="math"),), min_length=1)
-    """Files of rlvr/rewards, or path/to/file.py:function; each with weight and when_correct. The first says what is correct."""
+    """Files of rlvr/rewards, or path/to/file.py:function; each with weight, when_correct, deadline, normalize and options of
+    its own. The first says what is correct."""
     deadline: float = Field(default=5.0, gt=0)
-    """Seconds for one completion."""
+    """Seconds for one completion, for verifiers that have no deadline of their own."""
     batch_deadline: float = Field(default=300.0, gt=0)
     """Seconds for all completions of a rollout on one process."""
     workers: int | None = Field(default=None, ge=1)
     """Verifier processes beside each training process; null: the cores there are for it."""
+    memory_gib: float | None = Field(default=4.0, gt=0)
+    """Address space of one verifier process, beyond which it fails; null: unlimited."""
     scores: Scores = Scores()
     """Reward of each outcome: a number, or `drop`."""
+    unusable_rows: Literal["error", "leave_out"] = "error"
+    """Prompts that the first verifier cannot judge (a gold it cannot read, a file that is not there): an error at start, or
+    left out and counted. Held-out sets always leave them out."""
 
 
 class DynamicSampling(Section):

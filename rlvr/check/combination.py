@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from rlvr.compose import Origins
     from rlvr.recipe import DataSource, NamedItem, Recipe
 
-COMMON_VERIFIER_OPTIONS = {"weight": "float", "when_correct": "bool"}
+DDP_TIMEOUT = 1800
+"""Seconds after which processes give up waiting, where the recipe does not say: TRL's default."""
 
 
 def combination_problems(recipe: Recipe) -> list[Problem]:
@@ -160,12 +161,6 @@ def _verifier_problems(path: Path, items: tuple[NamedItem, ...]) -> Iterator[Pro
         if ":" not in item.name and item.name not in known:
             hint = " A function of yours is path/to/file.py:function."
             yield Problem(here, f": {unknown_name('verifier', item.name, known)}{hint}")
-            continue
-        for option, annotation in COMMON_VERIFIER_OPTIONS.items():
-            value = item.options.get(option)
-            if option in item.options and not catalog.fits(value, annotation):
-                word = "a number" if annotation == "float" else "true or false"
-                yield Problem((*here, item.name, option), f"is {show(value)}; it must be {word}.")
 
 
 def _function_problems(path: Path, item: NamedItem, module: str) -> Iterator[Problem]:
@@ -208,6 +203,14 @@ def _training_problems(recipe: Recipe) -> Iterator[Problem]:
             f"is {rewards.batch_deadline:g} s, less than rewards.deadline {rewards.deadline:g} s."
         )
         yield Problem(("rewards", "batch_deadline"), text, also=(("rewards", "deadline"),))
+    patience = (training.model_extra or {}).get("ddp_timeout", DDP_TIMEOUT)
+    if isinstance(patience, int | float) and rewards.batch_deadline >= patience:
+        text = (
+            f"is {rewards.batch_deadline:g} s, but processes give up waiting for each other after "
+            f"training.ddp_timeout ({patience:g} s), and the slowest scoring would end the run; lower it "
+            "below that, or raise training.ddp_timeout."
+        )
+        yield Problem(("rewards", "batch_deadline"), text, also=(("training", "ddp_timeout"),))
 
 
 def _evaluation_problems(recipe: Recipe) -> Iterator[Problem]:

@@ -7,12 +7,12 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Iterator
+from typing import Any
 
 from pydantic import ValidationError
 
 from rlvr import catalog
 from rlvr.check.combination import (
-    COMMON_VERIFIER_OPTIONS,
     is_chosen,
     sources,
     verifier_lists,
@@ -163,32 +163,41 @@ def _function_problems(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _verifier_problems(recipe: Recipe) -> Iterator[Problem]:
-    from rlvr.rewards import plugin, registry
+    from rlvr.rewards.common import Common, split_options
 
     for path, items in verifier_lists(recipe):
         for index, item in enumerate(items):
             here: Path = (*path, index)
-            own = {
-                key: value
-                for key, value in item.options.items()
-                if key not in COMMON_VERIFIER_OPTIONS
-            }
+            common, own = split_options(item.options)
+            yield from _option_problems(
+                NamedItem(name=item.name, options=common), Common, (*here, item.name)
+            )
             if index == 0 and item.options.get("when_correct"):
                 text = "is true for the first verifier, whose verdict opens the gate; remove it."
                 yield Problem((*here, item.name, "when_correct"), text)
             try:
-                if plugin.is_reference(item.name):
-                    plugin.find(item.name)
-                    for key in own:
-                        text = "is not an option; a function of yours takes weight, when_correct."
-                        yield Problem((*here, item.name, key), text)
-                    continue
-                config = registry.load(item.name).Config
+                yield from _own_problems(item.name, own, here)
             except ValueError as error:
                 yield Problem(here, f": {error}")
-                continue
-            stripped = NamedItem(name=item.name, options=own)
-            yield from _option_problems(stripped, config, (*here, item.name))
+
+
+def _own_problems(name: str, options: dict[str, Any], here: Path) -> Iterator[Problem]:
+    from rlvr.rewards import plugin, registry
+    from rlvr.rewards.common import Common
+
+    if plugin.is_reference(name):
+        plugin.find(name)
+        for key in options:
+            text = f"is not an option; a function of yours takes {', '.join(Common.model_fields)}."
+            yield Problem((*here, name, key), text)
+        return
+    module = registry.load(name)
+    problems = list(
+        _option_problems(NamedItem(name=name, options=options), module.Config, (*here, name))
+    )
+    yield from problems
+    if not problems and hasattr(module, "ready"):
+        module.ready(module.Config(**options))
 
 
 def _task_problems(recipe: Recipe) -> Iterator[Problem]:

@@ -9,7 +9,7 @@ chat template is used, by `system`; an empty one (`system: ""`) adds no system m
 import json
 import logging
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+Fault = Callable[[Row], str | None]
+
+UNUSABLE = "broken: no completion could be judged"
+
 TASK_SIZE = 512
 """Rows of a procedural task where the recipe does not say."""
 
@@ -45,6 +49,8 @@ def load_rows(
     name: str = "data",
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     max_prompt_length: int | None = None,
+    fault: Fault | None = None,
+    leave_out: bool = False,
 ) -> list[Row]:
     """Return the rows of a data source, ready for the trainer.
 
@@ -55,6 +61,8 @@ def load_rows(
         name: Its place in the recipe, for messages.
         tokenizer: Needed to leave out long prompts.
         max_prompt_length: Tokens; longer prompts are left out before `limit` counts. None: none.
+        fault: Says why no completion of a row can be judged, or None (`Scorer.fault`).
+        leave_out: Such rows are left out; False: they are an error.
 
     Returns:
         Rows with `prompt` (text or chat messages), `answer`, `task` and the other columns that are
@@ -66,9 +74,12 @@ def load_rows(
     if (source.path is None) == (source.task is None):
         raise ValueError(f"{name}: exactly one of path and task is needed; set one of them")
     try:
-        rows, counts = _task_rows(source) if source.task is not None else _path_rows(source)
+        numbered, counts = _task_rows(source) if source.task is not None else _path_rows(source)
+        if fault is not None:
+            numbered, counts[UNUSABLE] = _judgeable(numbered, fault, leave_out=leave_out)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
+    rows = list(numbered.values())
     if source.deduplicate:
         rows, repeated, conflicting = deduplicate(rows)
         counts["with a prompt that occurred before"] = repeated
@@ -88,6 +99,23 @@ def load_rows(
         level, "%s: %d rows of %s%s", name, len(rows), where, left_out and f"; left out: {left_out}"
     )
     return rows
+
+
+def _judgeable(
+    rows: Mapping[int, Row], fault: Fault, *, leave_out: bool
+) -> tuple[dict[int, Row], int]:
+    """Return the rows that can be judged, and how many cannot; ValueError where that is an error."""
+    reasons = {number: fault(row) for number, row in rows.items()}
+    faulty = [number for number, reason in reasons.items() if reason is not None]
+    if faulty and (not leave_out or len(faulty) == len(rows)):
+        first = rows[faulty[0]]
+        raise ValueError(
+            f"row {faulty[0]} cannot be judged: {reasons[faulty[0]]}; its answer is "
+            f"{first['answer']!r:.80}, its prompt {prompt_text(first['prompt'])!r:.80}. "
+            f"{len(faulty)} of {len(rows)} rows are like that: repair the data or map other columns, "
+            "or leave such rows out with rewards.unusable_rows=leave_out"
+        )
+    return {number: row for number, row in rows.items() if reasons[number] is None}, len(faulty)
 
 
 def deduplicate(rows: Sequence[Row]) -> tuple[list[Row], int, int]:
@@ -147,7 +175,7 @@ def check_columns(rows: Sequence[Row], needed: Iterable[str], *, name: str = "da
         )
 
 
-def _task_rows(source: "DataSource") -> tuple[list[Row], dict[str, int]]:
+def _task_rows(source: "DataSource") -> tuple[dict[int, Row], dict[str, int]]:
     assert source.task is not None
     size = source.size if source.size is not None else TASK_SIZE
     rows = generate_task(
@@ -155,10 +183,11 @@ def _task_rows(source: "DataSource") -> tuple[list[Row], dict[str, int]]:
     )
     for row in rows:
         row["prompt"] = _with_system(row["prompt"], source.system)
-    return rows, {}
+    return dict(enumerate(rows)), {}
 
 
-def _path_rows(source: "DataSource") -> tuple[list[Row], dict[str, int]]:
+def _path_rows(source: "DataSource") -> tuple[dict[int, Row], dict[str, int]]:
+    """Return usable rows by their number in the data set, and how many are not usable and why."""
     assert source.path is not None
     path = source.path
     raw = read(path, split=source.split, revision=source.revision, subset=source.subset)
@@ -166,20 +195,21 @@ def _path_rows(source: "DataSource") -> tuple[list[Row], dict[str, int]]:
         raise ValueError(f"{path}: the data set is empty; check path and split")
     mapping = _mapping(source, path, raw)
     task = Path(path).name.split(".")[0]
-    rows, reasons = [], {"broken: no prompt": 0, "broken: no answer": 0}
-    for record in raw:
+    rows: dict[int, Row] = {}
+    reasons = {"broken: no prompt": 0, "broken: no answer": 0}
+    for number, record in enumerate(raw):
         row = _row(record, mapping, source, path=path, raw=raw, task=task)
         if not _is_prompt(row["prompt"]):
             reasons["broken: no prompt"] += 1
-        elif _is_blank(row["answer"]):
+        elif "answer" in mapping and _is_blank(row["answer"]):
             reasons["broken: no answer"] += 1
         else:
-            rows.append(row)
+            rows[number] = row
     if not rows:
         counts = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
         raise ValueError(
             f"{path}: none of the {len(raw)} rows is usable ({counts}), with prompt from "
-            f"{mapping.get('prompt') or 'the template'} and answer from {mapping['answer']}."
+            f"{mapping.get('prompt') or 'the template'} and answer from {mapping.get('answer')}."
             f"{describe_columns(raw, '')} Map others with columns"
         )
     return rows, reasons
@@ -199,7 +229,7 @@ def _mapping(source: "DataSource", path: str, raw: Sequence[Row]) -> dict[str, s
         found = mapping.get(ours) or detect(raw, names)
         if found is not None:
             mapping[ours] = found
-        elif ours == "answer" or (ours == "prompt" and source.template is None):
+        elif ours == "prompt" and source.template is None:
             raise ValueError(
                 f"{path}: no column for the {ours} (looked for {', '.join(names)})."
                 f"{describe_columns(raw, ours)} Map it with columns: {{{ours}: COLUMN}}"
@@ -220,7 +250,8 @@ def _row(
     for ours, theirs in mapping.items():
         value = look_up(record, theirs)
         mapped[ours] = None if value is MISSING else value
-    if "answer" not in source.columns:
+    mapped.setdefault("answer", None)
+    if "answer" in mapping and "answer" not in source.columns:
         mapped["answer"] = clean_answer(mapped["answer"], mapping["answer"])
     if not isinstance(mapped.get("task"), str):
         mapped["task"] = task

@@ -45,14 +45,16 @@ Steps = Callable[[Sequence[int], str], Iterable[int]]
 class ScorerLike(Protocol):
     """What is needed of `rlvr.rewards.scorer.Scorer`."""
 
-    def score(self, samples: Sequence[Sample]) -> Sequence[Any]:
+    def score(
+        self, samples: Sequence[Sample], groups: Sequence[int] | None = None
+    ) -> Sequence[Any]:
         """Return one `Scored` per sample, in order."""
 
 
 def prepare_rows(
     name: str,
     rows: Sequence[Mapping[str, Any]],
-    unusable: Callable[[Any], str | None] | None = None,
+    fault: Callable[[Mapping[str, Any]], str | None] | None = None,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the rows that count, each once, and notes about those left out.
 
@@ -60,7 +62,7 @@ def prepare_rows(
         name: Name of the set, for the notes.
         rows: Rows with `prompt` and `answer`. A prompt that comes again with the same answer is
             dropped: some files repeat each problem 32 times to stand for samples.
-        unusable: Tells why a gold answer cannot be checked (a verifier's `check_gold`), or None.
+        fault: Tells why no completion of a row can be judged (`Scorer.fault`), or None.
     """
     notes: list[str] = []
     seen: set[str] = set()
@@ -71,7 +73,7 @@ def prepare_rows(
         if key in seen:
             continue
         seen.add(key)
-        reason = unusable(row.get("answer")) if unusable else None
+        reason = fault(row) if fault else None
         if reason is None:
             kept.append(dict(row))
         else:
@@ -226,9 +228,11 @@ def _judge(
                 answer=rows[i].get("answer"),
                 row={k: v for k, v in rows[i].items() if k not in ("prompt", "answer")},
                 truncated=generation.truncated,
+                length=generation.tokens,
             )
             for i, _, generation in pairs
-        ]
+        ],
+        [i for i, _, _ in pairs],
     )
     return [
         {

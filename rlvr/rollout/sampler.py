@@ -61,6 +61,17 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class _Text:
+    """What is judged of a completion; light enough to be shown to all processes."""
+
+    place: int
+    row: int
+    text: str
+    truncated: bool
+    length: int
+
+
+@dataclass(frozen=True)
 class Sampler:
     """Samples and judges.
 
@@ -124,14 +135,15 @@ class Sampler:
             )
         ]
         before = monotonic()
-        scored = self._score(completions)
+        size = group_size or self.group_size
+        scored = self._score(completions, size)
         scoring = monotonic() - before
         rows = as_rows(
             completions,
             pad_token=self.policy.pad_token,
             origin=origin,
             first_group=first_group,
-            group_size=group_size or self.group_size,
+            group_size=size,
         )
         rows = with_scores(rows, scored).to(processes.device)
         if observe:
@@ -161,16 +173,37 @@ class Sampler:
     def _needs_reference(self) -> bool:
         return self.objective.kl_coef != 0 or "ref_logprobs" in self.objective.chain.needs
 
-    def _score(self, completions: Sequence[Completion]) -> list[Scored]:
-        samples = []
-        for item in completions:
-            row = self.rows[item.row]
-            samples.append(
-                Sample(row["prompt"], item.text, row.get("answer"), row, truncated=item.truncated)
-            )
-        scored = self.scorer.score(samples)
+    def _score(self, completions: Sequence[Completion], group_size: int) -> list[Scored]:
+        """Return what this process's completions are worth."""
+        mine = [
+            _Text(item.place, item.row, item.text, item.truncated, len(item.completion_ids))
+            for item in completions
+        ]
+        judged = mine
+        if self.scorer.needs_groups:
+            # a group may be cut between processes: each judges the whole of those that it has a part of
+            groups = {text.place // group_size for text in mine if text.place >= 0}
+            everything = self.policy.processes.gather_list(mine)
+            whole = [t for t in everything if t.place >= 0 and t.place // group_size in groups]
+            fillers = [text for text in mine if text.place < 0]
+            judged = sorted(whole, key=lambda text: text.place) + fillers
+        scored = self.scorer.score(
+            [self._sample(text) for text in judged],
+            # fillers are in no group
+            [t.place // group_size if t.place >= 0 else -1 - i for i, t in enumerate(judged)],
+        )
+        if judged is not mine:
+            of = {text.place: item for text, item in zip(judged, scored, strict=True)}
+            left = iter(scored[len(whole) :])
+            scored = [of[text.place] if text.place >= 0 else next(left) for text in mine]
         self._warn(scored)
         return scored
+
+    def _sample(self, text: "_Text") -> Sample:
+        row = self.rows[text.row]
+        return Sample(
+            row["prompt"], text.text, row.get("answer"), row, text.truncated, length=text.length
+        )
 
     def _warn(self, scored: Sequence[Scored]) -> None:
         """Say, once for each outcome, that completions are not judged by what they say."""

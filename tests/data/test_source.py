@@ -72,8 +72,8 @@ WRITERS = [
 ]
 
 
-def load(path, **options):
-    return load_rows(DataSource(path=str(path), **options))
+def load(path, *, fault=None, leave_out=False, **options):
+    return load_rows(DataSource(path=str(path), **options), fault=fault, leave_out=leave_out)
 
 
 def pairs(rows):
@@ -258,12 +258,29 @@ def test_errors_name_the_data_set_and_the_columns_there_are(tmp_path, options, m
     assert "sums.jsonl" in str(caught.value)
 
 
-def test_a_data_set_without_an_answer_says_how_to_map_it(tmp_path):
-    path = write_jsonl(tmp_path / "a.jsonl", [{"prompt": "a", "result": "1"}])
-    with pytest.raises(
-        ValueError, match=r"Columns: prompt, result\. Map it with columns: \{answer:"
-    ):
-        load(path)
+def test_a_data_set_without_an_answer_is_refused_only_where_a_verifier_needs_one(tmp_path):
+    rows = load(write_jsonl(tmp_path / "a.jsonl", [{"prompt": "a", "result": "1"}]))
+    assert [row["answer"] for row in rows] == [None]
+    check_columns(rows, ["result"])
+    with pytest.raises(ValueError, match=r"need a column 'answer'.*Columns: .*result.*answer="):
+        check_columns(rows, ["answer"])
+
+
+def no_letters(row):
+    return None if row["answer"].isdigit() else "exact: not a number"
+
+
+def test_a_row_that_cannot_be_judged_is_an_error_with_its_number_or_left_out(tmp_path, caplog):
+    rows = [{"prompt": "a", "answer": "1"}, {"prompt": ""}, {"prompt": "b", "answer": "x"}]
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
+    message = r"data: row 2 cannot be judged: exact: not a number; its answer is 'x'.*1 of 2 rows"
+    with pytest.raises(ValueError, match=message):
+        load(path, fault=no_letters)
+    kept = load(path, fault=no_letters, leave_out=True)
+    assert [row["prompt"] for row in kept] == ["a"]
+    assert "1 broken: no completion could be judged" in caplog.text
+    with pytest.raises(ValueError, match="row 0 cannot be judged"):
+        load(path, fault=lambda _: "nothing can", leave_out=True)
 
 
 @pytest.mark.parametrize("content", ["", "\n\n"])

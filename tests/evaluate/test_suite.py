@@ -87,7 +87,7 @@ def test_pass_at_k_counts_right_samples():
 
 def test_repeated_prompts_count_once_and_unusable_golds_not_at_all():
     rows = [*ROWS, *ROWS[:2], {"prompt": "bad", "answer": ""}]
-    kept, notes = prepare_rows("t", rows, lambda gold: None if gold else "it is empty")
+    kept, notes = prepare_rows("t", rows, lambda row: None if row["answer"] else "it is empty")
     assert [row["prompt"] for row in kept] == [f"p{i}" for i in range(7)]
     assert any("10 rows are 8 different prompts" in note for note in notes)
     assert any("it is empty" in note for note in notes)
