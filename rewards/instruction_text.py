@@ -1,0 +1,101 @@
+"""How a reader sees a response, where that differs from its characters.
+
+An instruction must hold for the text as written and for the text as seen, so that what no reader
+sees (zero-width characters, HTML comments) can neither satisfy nor hide anything. All functions
+are linear in the text.
+"""
+
+import html
+import re
+import unicodedata
+from functools import cache
+
+# Unicode's Default_Ignorable_Code_Point: what is drawn as nothing, the Hangul fillers included
+INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+_WORD = re.compile(r"\w+")
+_EMPHASIS = re.compile(r"(?<=\w)[*_~`]+(?=\w)")
+_INLINE_TAG = re.compile(r"</?[a-zA-Z]{1,8}/?>")
+# letters of other scripts that are drawn like a Latin one
+_LOOKALIKES = str.maketrans(
+    "АВЕЅІЈКМНОРСТУХаеѕіјорсухԁһԛԝΑΒΕΖΗΙΚΜΝΟΡΤΥΧαινορυχ",
+    "ABESIJKMHOPCTYXaesijopcyxdhqwABEZHIKMNOPTYXaivopux",
+)
+
+
+def visible(text: str) -> str:
+    r"""Return the text without invisible characters and HTML comments.
+
+    Example:
+        >>> visible("a\u200bb <!-- c d -->e")
+        'ab e'
+    """
+    if not text.isascii():
+        text = INVISIBLE.sub("", text)
+    pieces, position = [], 0
+    while (start := text.find("<!--", position)) >= 0:
+        end = text.find("-->", start + 4)
+        if end < 0:
+            break
+        pieces.append(text[position:start])
+        position = end + 3
+    return "".join(pieces) + text[position:]
+
+
+def unmasked(text: str) -> str:
+    r"""Return the text with disguised letters as plain ones, to look for what must not be there.
+
+    Undone are character references, tags and emphasis inside a word, other forms of a letter, and
+    letters of another script among Latin ones.
+
+    Example:
+        >>> unmasked("r<b>iv</b>er r*iv*er &#114;iver \uff52iver r\u0456ver \u0440\u0438\u043a\u0430")
+        'river river river river river рика'
+    """
+    text = html.unescape(visible(text))
+    text = _EMPHASIS.sub("", _INLINE_TAG.sub("", text))
+    if text.isascii():
+        return text
+    text = unicodedata.normalize("NFKC", visible(text))
+    return _WORD.sub(_latin_if_mixed, text)
+
+
+def has_content(text: str) -> bool:
+    """Return whether the text has a letter or a digit that a reader sees."""
+    return any(map(str.isalnum, visible(text)))
+
+
+def lines(text: str) -> list[str]:
+    """Return the lines, split at line feeds only."""
+    return text.split("\n")
+
+
+def loose_readings(text: str) -> list[str]:
+    r"""Return the text and its readings without first line, last line, both, and asterisks.
+
+    Example:
+        >>> loose_readings("Sure:\n*a*")
+        ['Sure:\n*a*', '*a*', 'Sure:', '', 'Sure:\na', 'a']
+    """
+    rows = lines(text)
+    kept = (rows, rows[1:], rows[:-1], rows[1:-1])
+    plain = [text, *("\n".join(some).strip() for some in kept[1:])]
+    return list(dict.fromkeys([*plain, *(reading.replace("*", "") for reading in plain)]))
+
+
+@cache
+def is_comma(char: str) -> bool:
+    """Return whether a character is a comma of any script, or is drawn like one."""
+    if char == "\u201a":  # single low-9 quotation mark
+        return True
+    return unicodedata.category(char)[0] == "P" and "COMMA" in unicodedata.name(char, "")
+
+
+def _latin_if_mixed(match: re.Match[str]) -> str:
+    word = match[0]
+    if word.isascii() or not re.search("[A-Za-z]", word):
+        return word
+    return word.translate(_LOOKALIKES)
