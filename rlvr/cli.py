@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rlvr.console import is_first_process, process_count, say, set_up
+from rlvr.reward.app import reward_app
 
 if TYPE_CHECKING:
     from rlvr.check.plan import BatchPlan
@@ -30,6 +31,7 @@ recipes_app = typer.Typer(no_args_is_help=True, help="The shipped recipes.")
 app.add_typer(recipes_app, name="recipes")
 data_app = typer.Typer(no_args_is_help=True, help="Prompts, before a run.")
 app.add_typer(data_app, name="data")
+app.add_typer(reward_app, name="reward")
 
 RecipeArguments = Annotated[
     list[str],
@@ -165,9 +167,7 @@ def _check_data(recipe: "Recipe", plan: "BatchPlan") -> None:
         verifiers = getattr(source, "verifiers", None) or recipe.rewards.verifiers
         with Scorer([{item.name: item.options} for item in verifiers]) as scorer:
             strict = source is recipe.data and recipe.rewards.unusable_rows == "error"
-            rows = load_rows(
-                source, name=dotted(path), fault=scorer.fault, leave_out=not strict
-            )
+            rows = load_rows(source, name=dotted(path), fault=scorer.fault, leave_out=not strict)
             check_columns(rows, scorer.columns, name=dotted(path))
         say(f"data      {name}: {len(rows)} rows")
         if source is recipe.data:
@@ -327,6 +327,19 @@ def split_data(
     from rlvr.data.mastery import split
 
     split(arguments, to, samples=samples, min_pass_rate=min_pass_rate)
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
+    ] = False,
+) -> None:
+    """Say what of this machine and installation works; exit code 1 if something needed does not."""
+    from rlvr.doctor import doctor as examine
+
+    if not examine(as_json=as_json):
+        raise typer.Exit(1)
 
 
 @app.command()
