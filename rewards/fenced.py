@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 # possessive: a long run of backticks is passed once
-_OPENING = re.compile(r"(?<![`~])(`{3,}+|~{3,}+)[ \t]*+([\w+#.-]*+)([^`]*+)$")
+_OPENING = re.compile(r"(?<![`~])(`{3,}+|~{3,}+)[ \t]*+([\w+#.-]*+)([^`~]*+)$")
 _ONE_LINE = re.compile(r"(?<!`)(`{3,}+)([^`]+)\1(?!`)")
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
 
@@ -42,33 +42,46 @@ def blocks(text: str) -> list[Block]:
         if fence:
             code = line.rstrip()
             if code.endswith(fence):
-                lines.append(code.rstrip(fence[0]))
-                found.append(Block(label, "\n".join(lines).rstrip("\n")))
+                if code.strip(fence[0] + " \t"):  # code before the fence
+                    lines.append(code.rstrip(fence[0]))
+                found.append(Block(label, "\n".join(lines)))
                 fence = ""
             else:
                 lines.append(line)
-        elif opening := _opening(line):
-            (fence, label), lines = opening, []
         else:
-            found += [Block("", match[2].strip()) for match in _ONE_LINE.finditer(line)]
+            end = 0
+            for match in _ONE_LINE.finditer(line):
+                found.append(Block("", match[2].strip()))
+                end = match.end()
+            (fence, label), lines = _opening(line, end), []
     if fence:
         found.append(Block(label, "\n".join(lines), closed=False))
     return found
 
 
 def last_block(text: str, labels: tuple[str, ...]) -> Block | None:
-    """Return the last block that has one of the labels, or none; None if there is none."""
-    for block in reversed(blocks(text)):
-        if block.label in labels:
-            return block
-        if not block.label:
-            first, _, rest = block.content.partition(" ")
-            return Block("", rest, block.closed) if first.lower() in labels else block
-    return None
+    r"""Return the last block with one of the labels, else the last one without any; None: none.
+
+    Example:
+        >>> last_block("```sql\nSELECT 1\n```\nreturns\n```\n1\n```", ("sql",)).content
+        'SELECT 1'
+    """
+    found = [_labelled(block, labels) for block in blocks(text)]
+    named = [block for block in found if block.label in labels]
+    return next(reversed(named or [block for block in found if not block.label]), None)
 
 
-def _opening(line: str) -> tuple[str, str] | None:
-    match = _OPENING.search(line)
+def _labelled(block: Block, labels: tuple[str, ...]) -> Block:
+    """Return the block with its label taken off the content, where it is written in one line."""
+    first, _, rest = block.content.partition(" ")
+    if block.label or first.lower() not in labels:
+        return block
+    return Block(first.lower(), rest.strip(), block.closed)
+
+
+def _opening(line: str, start: int) -> tuple[str, str]:
+    """Return the fence that the line opens and its label; empty where it opens none."""
+    match = _OPENING.search(line, start)
     if match is None or (match[3].strip() and line[: match.start()].strip()):
-        return None  # behind text only the label may follow
+        return "", ""  # behind text only the label may follow
     return match[1], match[2].lower()

@@ -41,7 +41,7 @@ COLUMNS = ("answer", "database")
 OPTIONAL_COLUMNS = ("order_matters",)
 BOUNDED = False
 
-_LABELS = ("sql", "sqlite", "sqlite3")
+_LABELS = ("sql", "sqlite", "sqlite3", "mysql", "postgres", "postgresql")
 _QUERY = re.compile(
     r"(?>\s++|--[^\n]*+|/\*.*?\*/)*+(?:select|with|values)\b", re.IGNORECASE | re.DOTALL
 )
@@ -49,6 +49,7 @@ _TOKEN = re.compile(
     r"""'(?:[^']|'')*+'|"(?:[^"]|"")*+"|`[^`]*+`|\[[^\]]*+\]|--[^\n]*+|/\*.*?\*/|\w++|[()]""",
     re.DOTALL,
 )
+_TRUTH = {"true": True, "1": True, "false": False, "0": False}
 _CLOCK = re.compile(
     r"'now'|\bcurrent_|\b(?:date|time|datetime|julianday|unixepoch)\s*\(\s*\)", re.I
 )
@@ -249,9 +250,11 @@ def _now(query: str) -> int:
 
 def _order_matters(sample: Sample) -> bool | None:
     given = sample.row.get("order_matters")
-    if given is not None and given not in (True, False):
-        raise _Unusable(f"order_matters is {given!r}; it must be true, false or null")
-    return None if given is None else bool(given)
+    if given is None:
+        return None
+    if (matters := _TRUTH.get(str(given).lower())) is None:
+        raise _Unusable(f"order_matters is {given!r:.80}; it must be true, false or null")
+    return matters
 
 
 def _databases(sample: Sample, config: Config) -> list[str]:
