@@ -5,6 +5,7 @@ use chance; its steps, time, rows, text and memory are bounded. A database file 
 place; a script is built in memory once and copied for each query.
 """
 
+import os
 import re
 import sqlite3
 import time
@@ -12,7 +13,6 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -151,12 +151,9 @@ def _connect(database: str) -> sqlite3.Connection:
         connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=0)
         connection.deserialize(_image(database))
     else:
-        path = Path(database)
-        if not path.is_file():
-            raise QueryError(f"no file {database}")
         # immutable: no lock, no journal and no look at the write-ahead log
         connection = sqlite3.connect(
-            f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1",
+            f"file:{quote(os.path.abspath(database))}?mode=ro&immutable=1",
             uri=True, isolation_level=None, cached_statements=0,
         )  # fmt: skip
     # text that is not UTF-8 stays text

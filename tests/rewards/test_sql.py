@@ -239,3 +239,8 @@ def test_a_function_that_cannot_be_stopped_costs_its_worker_and_no_other_sample(
 def test_a_gold_that_asks_for_the_time_is_asked_each_time():
     gold = "SELECT strftime('%Y', 'now'), count(*) FROM loan"
     assert outcome("SELECT strftime('%Y', current_date), 3 FROM loan LIMIT 1", gold) == "correct"
+
+
+@pytest.mark.parametrize("database", ["a" * 100_000, "a\0b", "\ud800", "/", "../*"])
+def test_a_path_that_cannot_be_one_is_a_fault(database):
+    assert "no file" in fault(LONG, {"database": database})
