@@ -23,11 +23,15 @@ def puzzle_row(fields: Fields) -> tuple[str, dict[str, Any]]:
     """
     task = fields.get("task", dict)
     if "numbers" in task and "target" in task:
-        return "countdown", {"numbers": task["numbers"], "target": task["target"]}
+        use_all = "at most once" not in str(task.get("rule", ""))
+        numbers = {"numbers": task["numbers"], "target": task["target"]}
+        return "countdown", numbers | {"use_all": use_all}
     if isinstance(task.get("clues"), list):
         return "reasoning_gym", {"entry": _sudoku(fields, task)}
     if isinstance(task.get("answer"), Mapping):
         return "reasoning_gym", {"entry": _knights(task)}
+    if isinstance(task.get("answer"), str) and str(task.get("name")).startswith("word_sort"):
+        return "reasoning_gym", {"entry": _words(task["answer"])}
     if isinstance(task.get("answer"), str):
         return "exact", {"answer": task["answer"]}
     raise fields.error(
@@ -39,6 +43,11 @@ def _knights(task: Mapping[str, Any]) -> dict[str, Any]:
     said = [f"{name} is a {role}" for name, role in task["answer"].items()]
     answer = ", and ".join((", ".join(said[:-1]), said[-1])) if len(said) > 1 else said[0]
     return _entry("knights_knaves", f"{answer}.", {"names": list(task["answer"])})
+
+
+def _words(answer: str) -> dict[str, Any]:
+    words = answer.replace(",", " ").split()
+    return _entry("word_sorting", ", ".join(words), {"sorted_words": words})
 
 
 def _sudoku(fields: Fields, task: Mapping[str, Any]) -> dict[str, Any]:
