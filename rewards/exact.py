@@ -1,32 +1,35 @@
 """Exact: the answer is the gold answer, character by character after normalisation.
 
-Compared is what follows the last closed think block (or the content of `tag`), in Unicode's NFC form.
+Compared is the answer that the completion states, or all of its text after the thought, in Unicode's
+NFC form. The gold answer may be a list of texts, of which any is right.
 """
 
 import unicodedata
 from collections.abc import Callable
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
-from rlvr.rewards.extraction import after_thought, last_tag
-from rlvr.rewards.verdict import CORRECT, Sample, Verdict, skipped, unparsable, wrong
+from rlvr.rewards.doubt import retracts
+from rlvr.rewards.extraction import after_thought
+from rlvr.rewards.verdict import CORRECT, Sample, Verdict, skipped, wrong
+from rlvr.rewards.where import Placed, readings
 
 COLUMNS = ("answer",)
 BOUNDED = True
 
 
-class Config(BaseModel):
+class Config(Placed):
     """Options of the exact verifier."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     case_sensitive: bool = True
     """False: letters are compared without case."""
     strip: bool = True
     """Blanks at both ends are ignored, and blanks inside count as one space."""
-    tag: str | None = None
-    """Compare only the content of the last `<tag>...</tag>`; a completion without it is unparsable."""
+
+
+def fault(sample: Sample, config: Config) -> str | None:  # noqa: ARG001 - every verifier takes both
+    """Return why the gold answer is unusable; None if it is usable."""
+    accepted = _accepted(sample.answer)
+    return None if accepted and all(map(str.strip, accepted)) else "the gold answer is empty"
 
 
 def build(config: Config) -> Callable[[Sample], Verdict]:
@@ -38,21 +41,26 @@ def build(config: Config) -> Callable[[Sample], Verdict]:
         return " ".join(text.split()) if config.strip else text
 
     def verify(sample: Sample) -> Verdict:
-        if reason := check_gold(sample.answer):
+        if reason := fault(sample, config):
             return skipped(reason)
-        text = after_thought(sample.completion)
-        if text is None:
-            return unparsable("the think block is not closed")
-        found = text if config.tag is None else last_tag(text, config.tag)
-        if found is None:
-            return unparsable(f"no <{config.tag}> tag")
-        return CORRECT if normal(found) == normal(str(sample.answer)) else wrong()
+        golds = {normal(gold) for gold in _accepted(sample.answer)}
+        if config.where == "answer" and config.tag is None:
+            # a text that equals the gold is right, even one that looks like a statement
+            text = after_thought(sample.completion)
+            if text is not None and normal(text) in golds:
+                return CORRECT
+        texts = readings(sample.completion, config)
+        if isinstance(texts, Verdict):
+            return texts
+        if len(texts) > 1 and retracts(texts[-1]):
+            return wrong("takes its own answer back")
+        return CORRECT if golds & set(map(normal, texts)) else wrong()
 
     return verify
 
 
-def check_gold(answer: Any) -> str | None:
-    """Return why the gold answer is unusable; None if it is usable."""
-    if answer is None or not str(answer).strip():
-        return "the gold answer is empty"
-    return None
+def _accepted(answer: Any) -> list[str]:
+    if hasattr(answer, "tolist"):
+        answer = answer.tolist()
+    answers = answer if isinstance(answer, list | tuple) else [answer]
+    return ["" if item is None else str(item) for item in answers]

@@ -30,6 +30,15 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def fault(sample: Sample, config: Config) -> str | None:  # noqa: ARG001 - every verifier takes both
+    """Return why the row is unusable; None if it is usable."""
+    if not integers(sample.row.get("numbers")):
+        return "`numbers` is not a list of integers"
+    if integer(sample.row.get("target")) is None:
+        return "`target` is not an integer"
+    return None
+
+
 def build(config: Config) -> Callable[[Sample], Verdict]:  # noqa: ARG001 - every verifier takes one
     """Return the verifier."""
     return verify
@@ -37,9 +46,9 @@ def build(config: Config) -> Callable[[Sample], Verdict]:  # noqa: ARG001 - ever
 
 def verify(sample: Sample) -> Verdict:
     """Return the verdict on the picked numbers."""
-    numbers, target = integers(sample.row.get("numbers")), integer(sample.row.get("target"))
-    if not numbers or target is None:
-        return skipped("the row needs `numbers` (integers) and `target` (an integer)")
+    if reason := fault(sample, Config()):
+        return skipped(reason)
+    numbers, target = integers(sample.row["numbers"]) or [], integer(sample.row["target"])
     text = short_answer(sample.completion)
     if not text:
         return unparsable("no numbers")
