@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
@@ -142,12 +143,14 @@ def _parse(text: str) -> tuple[ast.expr, int | None]:
 
 
 def _check_numbers(tree: ast.expr, numbers: Counter[int], use_all: bool) -> None:
-    used = Counter(node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    used: Counter[Any] = Counter(
+        node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)
+    )
     if used - numbers or (use_all and used != numbers):
         raise _Refused(_difference(used, numbers))
 
 
-def _difference(used: Counter, numbers: Counter[int]) -> str:
+def _difference(used: Counter[Any], numbers: Counter[int]) -> str:
     if extra := used - numbers:
         return f"uses {next(iter(extra))!r} more often than given"
     return f"does not use {next(iter(numbers - used))}"

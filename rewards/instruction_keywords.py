@@ -8,7 +8,7 @@ import re
 
 from pydantic import Field
 
-from rlvr.rewards.instruction_kind import Kind, Phrase, Phrases, Relation, compare
+from rlvr.rewards.instruction_kind import Kind, Letter, Phrase, Phrases, Relation, compare
 from rlvr.rewards.instruction_text import is_comma, unmasked
 
 
@@ -53,7 +53,7 @@ class LetterFrequency(Kind):
     """A letter occurs so often, in either case."""
 
     let_relation: Relation
-    letter: Phrase = Field(max_length=1)
+    letter: Letter
     let_frequency: int = Field(ge=0)
 
     def holds(self, text: str) -> bool:

@@ -2,12 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 Relation = Literal["at least", "less than"]
-Text = Annotated[str, BeforeValidator(lambda v: v.strip() if isinstance(v, str) else v)]
-Phrase = Annotated[Text, Field(min_length=1)]
+Phrase = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 """Text that is not blank, without blanks around it."""
+Letter = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1)]
 Phrases = Annotated[tuple[Phrase, ...], Field(min_length=1)]
 
 

@@ -5,6 +5,8 @@ language; only the first 10,000 characters are read.
 """
 
 import importlib.util
+from functools import cache
+from typing import Any
 
 READ = 10_000  # characters; langdetect itself reads no more
 _CODES = (
@@ -22,14 +24,21 @@ def installed() -> bool:
 
 def language_of(text: str) -> str | None:
     """Return the ISO 639-1 code of the text's language; None where it has no letters to go by."""
-    from langdetect import detector_factory
     from langdetect.lang_detect_exception import LangDetectException
 
-    detector_factory.init_factory()
-    detector = detector_factory._factory.create()  # `detect` has no seed but a global one
-    detector.seed = 0
+    detector = _detectors().create()
     detector.append(text[:READ])
     try:
         return detector.detect()
     except LangDetectException:
         return None
+
+
+@cache
+def _detectors() -> Any:
+    from langdetect.detector_factory import PROFILES_DIRECTORY, DetectorFactory
+
+    factory = DetectorFactory()
+    factory.load_profile(PROFILES_DIRECTORY)
+    factory.seed = 0  # of this one: the package's own `detect` has a global seed
+    return factory

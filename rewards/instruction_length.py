@@ -4,7 +4,7 @@ import re
 
 from pydantic import Field
 
-from rlvr.rewards.instruction_kind import Kind, Relation, compare
+from rlvr.rewards.instruction_kind import Kind, Phrase, Relation, compare
 from rlvr.rewards.instruction_text import has_content
 from rlvr.rewards.instruction_words import sentences, word_counts
 
@@ -55,7 +55,7 @@ class NthParagraphFirstWord(Kind):
 
     num_paragraphs: int = Field(ge=1)
     nth_paragraph: int = Field(ge=1)
-    first_word: str = Field(min_length=1)
+    first_word: Phrase
 
     def holds(self, text: str) -> bool:
         """Return whether the number of paragraphs and the first word fit; case is ignored."""

@@ -1,57 +1,108 @@
-"""Reasoning-gym tasks, scored by the task's own `score_answer`.
+r"""Reasoning-gym: the row's entry is a problem of that package, scored by the task's own scorer.
 
-Works for every task of the package by the name that the row's entry carries. Needs the package:
-pip install 'rlvr[tasks]'. Scores between 0 and 1 are partial verdicts.
+Works for every task of the package by the name that the row's entry carries. The answer stands in
+`<answer>`, in a box, or is the whole text after the thought; \text{...} around it and blanks at its
+ends do not matter. The package's scorers are made for honest answers: what they let through
+(`rlvr/rewards/gym_task.py`) is refused. Needs the package: pip install 'rlvr[tasks]'.
 """
 
 import json
+import re
 from collections.abc import Callable
-from functools import cache
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from rlvr.rewards.extraction import short_answer
-from rlvr.rewards.verdict import CORRECT, Outcome, Sample, Verdict, skipped, unparsable, wrong
+from rlvr.rewards.verdict import Sample, Verdict, partial, skipped, unparsable
+
+if TYPE_CHECKING:
+    from rlvr.rewards.gym_task import Entry, GymTask
 
 COLUMNS = ("entry",)
 BOUNDED = False
+DEADLINE = 20.0  # seconds: a new worker makes three more problems of a task
 NEEDS = ("reasoning_gym", "tasks")  # package, extra of rlvr that installs it
+
+_TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\{([^{}]*)\}")
+_SEPARATORS = re.compile(r"[,\s]+")
+_WORDS = re.compile(r"[^\W\d_]+(?:[,\s]+[^\W\d_]+)*")
 
 
 class Config(BaseModel):
-    """The reasoning-gym verifier has no options."""
+    """Options of the reasoning-gym verifier."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    min_score: float = Field(default=1.0, gt=0, le=1)
+    """Lowest score of the task's scorer that counts; from here to 1 it is a partial verdict. Many
+    tasks pay 0.01 to 0.1 for any attempt, or for an answer among others: 1 leaves full marks only."""
 
-def build(config: Config) -> Callable[[Sample], Verdict]:  # noqa: ARG001 - every verifier takes one
+
+def build(config: Config) -> Callable[[Sample], Verdict]:
     """Return the verifier."""
-    import reasoning_gym
-    from reasoning_gym.factory import DATASETS
+    from rlvr.rewards import gym_task
 
-    score_function = cache(reasoning_gym.get_score_answer_fn)
+    @lru_cache(maxsize=1024)  # the completions of a group share their entry
+    def problem(text: str) -> "tuple[GymTask, Entry] | str":
+        entry = json.loads(text)
+        task = gym_task.task(entry["metadata"]["source_dataset"])
+        readable = task.readable(entry)
+        return (task, readable) if readable else "the task's scorer refuses the entry's own answer"
 
     def verify(sample: Sample) -> Verdict:
-        entry = _entry(sample.row.get("entry"))
-        task = entry.get("metadata", {}).get("source_dataset") if entry else None
-        if task not in DATASETS:
-            return skipped("the row's `entry` is not an entry of a reasoning-gym data set")
+        if reason := fault(sample, config):
+            return skipped(reason)
+        found = problem(json.dumps(_entry(sample.row["entry"]), default=str))
+        if isinstance(found, str):
+            return skipped(found)
+        task, entry = found
         answer = short_answer(sample.completion)
         if not answer:
             return unparsable("no answer")
-        score = float(score_function(task)(answer, entry))
-        if score >= 1.0:
-            return CORRECT
-        return Verdict(Outcome.PARTIAL, fraction=score) if score > 0 else wrong()
+        answer = _plain(answer, gym_task.own_answer(entry))
+        score, reason = task.judge(answer, entry, config.min_score)
+        return partial(score, reason or f"the task's score is {score:.3g}")
 
     return verify
+
+
+def fault(sample: Sample, config: Config) -> str | None:  # noqa: ARG001 - every verifier takes one
+    """Return why the row is no problem of a task of the package; None if it is one."""
+    from rlvr.rewards import gym_task
+
+    entry = _entry(sample.row.get("entry"))
+    if entry is None:
+        return "entry is not a mapping with `metadata`, or JSON of one"
+    if "answer" not in entry:
+        return "entry has no `answer`; it is null where a task has no one right answer"
+    return gym_task.unknown_task(entry["metadata"].get("source_dataset"))
+
+
+def answer_text(sample: Sample, config: Config) -> str:  # noqa: ARG001 - every verifier takes one
+    """Return a completion with the answer alone, so that equal answers are judged once."""
+    answer = short_answer(sample.completion)
+    alone = f"<answer>{answer}</answer>"
+    return alone if answer and short_answer(alone) == answer else sample.completion
+
+
+def _plain(answer: str, gold: str | None) -> str:
+    """Return the answer without markup, and as the gold where it has the gold's words in order."""
+    if whole := _TEXT.fullmatch(answer):
+        answer = whole[1].strip()
+    if gold is None or answer == gold.strip():
+        return gold or answer
+    words = _SEPARATORS.split(gold.strip()) if _WORDS.fullmatch(gold.strip()) else None
+    return gold if _SEPARATORS.split(answer) == words else answer
 
 
 def _entry(value: Any) -> dict[str, Any] | None:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
-    return value if isinstance(value, dict) and "metadata" in value else None
+    if not isinstance(value, dict) or not isinstance(value.get("metadata"), dict):
+        return None
+    return value
