@@ -13,7 +13,9 @@ _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _PHANTOM = re.compile(r"\\[hv]?phantom\{[^{}]*\}|\\(?:[,;:! ]|q?quad(?![a-zA-Z]))|\s")
 # what may stand between boxes that are one answer: $\boxed{1}$, $\boxed{2}$ and \(\boxed{3}\)
-_JOINT = re.compile(r"(?:\s|[,;$]|\\[()\[\],;!]|\\text\{\s*and\s*\}|\b(?:and)\b)*")
+_JOINT = re.compile(
+    r"(?:\s|[,;$]|\\[()\[\],;!]|\\q?quad(?![a-zA-Z])|\\text\{\s*and\s*\}|\b(?:and)\b)*"
+)
 
 
 def clean(text: str) -> str:

@@ -1,55 +1,43 @@
-r"""Math: the completion's final answer equals the gold answer, by math-verify.
+r"""Math: the completion's final answer equals the gold answer, in value and in kind.
 
-The answer is what stands in `\boxed{}` after the last closed think block (or in the last `<answer>`
-tag), else what follows the last "answer is" or "Answer:". There is no fallback to the last number.
-Several boxes that stand side by side are one answer; boxes that disagree are no answer.
+The answer is what stands in `\boxed{}` after the last closed think block (or in the `<answer>` tag),
+else what follows the last "answer is" or "Answer:", else the result that the last sentence states.
+Boxes that stand side by side are one answer; boxes that disagree are no answer.
 
-Plain numbers and equal texts are settled exactly, in the trainer's process; the rest goes to
-math-verify in a worker, without its own timeouts (`signal.alarm` works in no thread): the pool kills.
-A gold answer is wrapped in `\boxed{}` before it is parsed, as the bare text `2\sqrt{3}` parses to 2.
+Both answers are read completely: numbers with units, lists, tuples, sets, intervals, inequalities,
+equations, matrices, bases, ratios, words. Rational numbers are compared exactly, in the trainer's
+process; other expressions by their values to 40 digits at several points, in a worker; math-verify
+decides about what is beyond that, such as integrals.
 """
 
-import logging
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from rlvr.rewards.extraction import after_thought, boxed_answers, clean, closing_brace, last_tag
+from rlvr.rewards.agreement import Rules, Undecided, equal
+from rlvr.rewards.algebra import algebra
+from rlvr.rewards.doubt import leaves_open, takes_back
+from rlvr.rewards.extraction import boxed_answers, closing_brace
+from rlvr.rewards.final_answer import MAX_ANSWER, find_answers, prose
+from rlvr.rewards.notation import canonical
+from rlvr.rewards.parameter import renamed
 from rlvr.rewards.quantity import quantity
+from rlvr.rewards.shape import shape
 from rlvr.rewards.verdict import CORRECT, Sample, Verdict, skipped, unparsable, wrong
 
 COLUMNS = ("answer",)
 BOUNDED = False
 
-MAX_ANSWER = 2000  # characters; no gold answer of the usual sets comes near
-MAX_BOXES = 4  # answers that are compared one by one; more are a list of guesses
-MAX_NESTING = 20  # brackets; 30 cost latex2sympy 16 seconds
+MAX_SHOWN = 80  # characters of an answer in a reason
 
-_ANCHOR = re.compile(
-    r"(?:answer|result)\s*(?:\*\*)?\s*(?:is\b|[:=])(?:\s*(?:\*\*|:))*|####|^A:", re.I | re.M
-)
-_SENTENCE_END = re.compile(r"\n|[.!?](?:\s|$)|;")
-_MATH = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]")
-_LEADING_NUMBER = re.compile(r"[$€£]?(-?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?)(?=$|[^\d,./%^\w(\\])")
-
-_DROPPED = re.compile(r"\\(?:left|right|displaystyle|quad|qquad|limits)(?![a-zA-Z])|\\[,;: ]|~")
-_LIST_COMMA = re.compile(r"(?<=\d),\s+(?=\d{3}(?!\d))")  # 900, 000 is a list, 900,000 a number
-_SYMBOLS = {"°": r"^\circ ", r"\degree": r"^\circ ", "∞": r"\infty ", "∪": r"\cup ", "∩": r"\cap "}
-_SYMBOLS |= {"π": r"\pi ", "≤": r"\le ", "≥": r"\ge ", "×": r"\times ", "·": r"\cdot ", "−": "-"}
-_SYMBOLS |= {r"\!": ""}
-_SYMBOL = re.compile("|".join(map(re.escape, _SYMBOLS)))
-_FRACTION = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
-_TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|rm|mbox)\s*\{([^{}]*)\}")
-_UPRIGHT = re.compile(r"(\\[a-zA-Z]+)?\\(?:mathrm|text|rm|mathbf)\s*\{\s*([a-zA-Z])\s*\}")
-_DENIAL = re.compile(r"\b(?:wrong|incorrect|ignore|not|isn't|instead|possibly|maybe)\b", re.I)
-_EITHER = re.compile(r"\b(?:or|either)\b|\\(?:lor|vee)(?![a-zA-Z])|\\pm(?![a-zA-Z])")
-_BASED = re.compile(r"([0-9A-Za-z]+)_\{?(\d{1,2})\}?", re.ASCII)
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
-_VARIABLE = re.compile(r"[a-zA-Z]")
-_COMMAND = re.compile(r"\\[a-zA-Z]+")
-_EQUALS = re.compile(r"(?<![\\<>!:])=")
+_TEXT = re.compile(r"\\text\{([^{}]*)\}")
+_COMMA = re.compile(r"-?(?:0,\d+|\d+,(?!\d{3}$)\d+)")  # 1,234 is no decimal
+_POINT = re.compile(r"-?\d*\.\d+")
+_OPTION = re.compile(r"\(?([A-Za-z])\)?")
+_CHOSEN = re.compile(r"\(?([A-Z])\)?(?:[.:,)]\s*|\s+(?=[^\W\d_]{2}))(.*)", re.S)
+_OTHER_OPTION = re.compile(r"(?<![\w'])\(?(?:[B-HJ-Z]|[AI](?!\s+[a-z]))\)?(?![\w'])")
 
 
 class Config(BaseModel):
@@ -59,16 +47,29 @@ class Config(BaseModel):
 
     boxed_only: bool = False
     """True: only a box or an `<answer>` tag is an answer, not the words "the answer is"."""
+    units: Literal["optional", "required", "ignored"] = "optional"
+    """optional: a unit may be missing on one side; two units must be the same after conversion.
+    required: the gold answer's unit must be there too. ignored: units are not read, 5 cm is 5 km."""
+    percent: Literal["either", "value"] = "either"
+    """either: 25% is 25 and is 0.25. value: 25% is 0.25 alone. 25 is never 0.25."""
+    rounding: int = Field(default=6, ge=0, le=30)
+    """Significant digits from which a decimal stands for an exact value: 0.333333 for 1/3. A gold
+    decimal of 3 or more digits stands for the exact value that it rounds. 0: decimals are exact."""
+    evaluated: bool = False
+    """True: where the gold answer is a plain number, so must the answer be: 6, not 2 \\cdot 3."""
 
 
-def check_gold(answer: Any) -> str | None:
+def fault(sample: Sample, config: Config) -> str | None:  # noqa: ARG001 - the same for all options
     """Return why the gold answer is unusable; None if it is usable."""
-    gold = gold_text(answer)
-    if not gold:
+    return _fault(gold_text(sample.answer))
+
+
+def _fault(gold: str) -> str | None:
+    if not gold or not canonical(gold):
         return "the gold answer is empty"
     if len(gold) > MAX_ANSWER:
         return f"the gold answer is longer than {MAX_ANSWER} characters"
-    if closing_brace(gold + "}", 0) != len(gold):
+    if "\\" in gold and closing_brace(gold + "}", 0) != len(gold):
         return "the gold answer has unbalanced braces"
     return None
 
@@ -91,198 +92,86 @@ def gold_text(answer: Any) -> str:
 
 def shortcut(config: Config) -> Callable[[Sample], Verdict | None]:
     """Return the part that is linear in the completion: None where algebra has to decide."""
+    judge = _judge(config, _rules(config, exact_only=True))
 
     def settle(sample: Sample) -> Verdict | None:
-        if reason := check_gold(sample.answer):
-            return skipped(reason)
-        answers = find_answers(sample.completion, boxed_only=config.boxed_only)
-        if isinstance(answers, Verdict):
-            return answers
-        verdicts = [_plain(gold_text(sample.answer), answer) for answer in answers]
-        known = [verdict for verdict in verdicts if verdict is not None]
-        return _all_agree(known) if len(known) == len(verdicts) else None
+        try:
+            return judge(sample)
+        except Undecided:
+            return None
 
     return settle
 
 
 def build(config: Config) -> Callable[[Sample], Verdict]:
-    """Return the verifier; it is not bounded in time."""
-    import math_verify
+    """Return the verifier; where math-verify is asked it is not bounded in time."""
+    return _judge(config, _rules(config, algebra=algebra()))
 
-    logging.getLogger("math_verify").setLevel(logging.CRITICAL)
-    settle = shortcut(config)
-    targets = (math_verify.LatexExtractionConfig(boxed_match_priority=0),)
 
-    def parse(text: str) -> list[Any]:
-        return math_verify.parse(
-            rf"\boxed{{{text}}}", targets, fallback_mode="no_fallback", parsing_timeout=None
-        )
+def _rules(config: Config, **more: Any) -> Rules:
+    return Rules(config.units, config.percent, config.rounding, **more)
 
-    def equal(gold: str, answer: str) -> bool:
-        return math_verify.verify(
-            parse(gold), parse(answer), timeout_seconds=None, allow_set_relation_comp=True
-        )
 
+def _judge(config: Config, rules: Rules) -> Callable[[Sample], Verdict]:
     def verify(sample: Sample) -> Verdict:
-        verdict = settle(sample)
-        if verdict is not None:
-            return verdict
+        gold = gold_text(sample.answer)
+        if reason := _fault(gold):
+            return skipped(reason)
         answers = find_answers(sample.completion, boxed_only=config.boxed_only)
         if isinstance(answers, Verdict):
             return answers
-        gold = gold_text(sample.answer)
-        return _all_agree([_compare(gold, answer, equal) for answer in answers])
+        verdicts = [_compare(gold, answer, config, rules) for answer in answers]
+        if len(verdicts) == 1 or all(verdict == CORRECT for verdict in verdicts):
+            return verdicts[0]
+        return unparsable(f"{len(verdicts)} different boxed answers")
 
-    parse(r"\frac{1}{2}")  # compiles the grammar and the patterns before the first deadline runs
     return verify
 
 
-def find_answers(completion: str, *, boxed_only: bool = False) -> list[str] | Verdict:
-    """Return the answers that the completion gives, or an UNPARSABLE verdict.
-
-    More than one only where boxes that stand apart hold different texts.
-    """
-    text = after_thought(clean(completion))
-    if text is None:
-        return unparsable("the think block is not closed")
-    tagged = last_tag(text)
-    text = text if tagged is None else tagged
-    answers = boxed_answers(text)
-    if not answers:
-        if tagged is not None:
-            found = text.strip()
-        elif boxed_only:
-            found = ""
-        else:
-            found = _stated(text)
-        if not found:
-            return unparsable("no final answer")
-        answers = [found]
-    if len(answers) > MAX_BOXES:
-        return unparsable(f"{len(answers)} different boxed answers")
-    answers = [_unwrapped(answer) for answer in answers]
-    for answer in answers:
-        if len(answer) > MAX_ANSWER:
-            return unparsable(f"the answer is longer than {MAX_ANSWER} characters")
-        if _nesting(answer) > MAX_NESTING:
-            return unparsable(f"the answer has more than {MAX_NESTING} nested brackets")
-    return [answer for answer in answers if answer] or unparsable("the answer is empty")
-
-
-def _stated(text: str) -> str:
-    """Return what follows the last "answer is", up to the end of the sentence; "" if nothing."""
-    start = max((anchor.end() for anchor in _ANCHOR.finditer(text)), default=None)
-    if start is None:
-        return ""
-    rest = text[start : start + MAX_ANSWER].lstrip(" *:\n")
-    if math := _MATH.match(rest):
-        return next(group for group in math.groups() if group is not None)
-    end = _SENTENCE_END.search(rest)
-    rest = rest[: end.start()] if end else rest
-    if number := _LEADING_NUMBER.match(rest):
-        return number[1]
-    if math := _MATH.search(rest):
-        return next(group for group in math.groups() if group is not None)
-    return rest.strip(" *`")
-
-
-def _unwrapped(answer: str) -> str:
-    while answer.startswith(r"\boxed{") and answer.endswith("}") and len(answer) <= MAX_ANSWER:
-        answer = answer[len(r"\boxed{") : -1].strip()
-    return re.sub(r"(?<!\\)\$", "", answer).strip()
-
-
-def _nesting(text: str) -> int:
-    depth = deepest = 0
-    for char in text:
-        depth += (char in "([{") - (char in ")]}")
-        deepest = max(deepest, depth)
-    return deepest
-
-
-def _plain(gold: str, answer: str) -> Verdict | None:
-    """Return the verdict where no algebra is needed, else None."""
-    gold, answer = _normal(gold), _normal(answer)
-    if gold == answer:
+def _compare(gold: str, answer: str, config: Config, rules: Rules) -> Verdict:
+    shown = " ".join(answer.split())[:MAX_SHOWN]
+    if config.evaluated and _number(gold) and not _number(answer):
+        return wrong(f"{shown} is not evaluated")
+    if _plain(gold) == _plain(answer) or _chosen(gold, answer):
         return CORRECT
-    gold_value, value = quantity(gold), quantity(answer)
-    if gold_value is not None and value is not None:
-        return CORRECT if gold_value == value else wrong()
-    if (verdict := _in_base(gold, answer)) is not None:
-        return verdict
-    if len(gold) > 2 and gold.isalpha():  # a word: its case says nothing
-        return CORRECT if answer.strip("().").casefold() == gold.casefold() else None
-    return None
+    if _COMMA.fullmatch(answer) and _POINT.fullmatch(gold):
+        answer = answer.replace(",", ".")
+    if _COMMA.fullmatch(gold) and _POINT.fullmatch(answer):
+        gold = gold.replace(",", ".")
+    if equal(shape(gold), shape(answer), rules) or _otherwise(gold, answer, rules):
+        return CORRECT
+    return wrong(f"{shown} is not the gold answer")
 
 
-def _spelled(text: str) -> str:
-    """Return the text with one LaTeX spelling for what has several."""
-    text = _SYMBOL.sub(lambda match: _SYMBOLS[match[0]], text)
-    return _UPRIGHT.sub(_letter, _FRACTION.sub(r"\\frac", text))
+def _otherwise(gold: str, answer: str, rules: Rules) -> bool:
+    """Return whether the answer is the gold with another parameter, or a sentence that states it."""
+    for reading in (renamed(gold, answer), prose(answer)):
+        if reading and reading != answer and equal(shape(gold), shape(reading), rules):
+            return True
+    return False
 
 
-def _letter(match: re.Match[str]) -> str:
-    # only after a command is a blank needed; "2 i" would not be seen as a complex number
-    return f"{match[1]} {match[2]}" if match[1] else match[2]
+def _number(text: str) -> bool:
+    return quantity(canonical(text).replace(" ", "")) is not None
 
 
-def _normal(text: str) -> str:
-    text = _LIST_COMMA.sub(r",\\,", _DROPPED.sub(" ", _spelled(text)))
-    text = _TEXT.sub(r"\1", text)
-    return "".join(text.split()).rstrip(".").removeprefix("+")
+def _plain(text: str) -> str:
+    """Return the text without spacing and marks of words; the case of words says nothing."""
+    text = canonical(text)
+    bare = "".join(_TEXT.sub(r"\1", text).split()).strip(".")
+    is_word = len(bare) > 2 and (bare.isalpha() or _TEXT.fullmatch(text) is not None)
+    return bare.casefold() if is_word else bare.removeprefix("+")
 
 
-def _in_base(gold: str, answer: str) -> Verdict | None:
-    """Compare numbers with a base: 1011_2. A base that only one side states is no difference."""
-    ours, theirs = _BASED.fullmatch(gold), _BASED.fullmatch(answer)
-    if ours and theirs:
-        same = ours[1].upper() == theirs[1].upper() and ours[2] == theirs[2]
-        return CORRECT if same else wrong("another number or base")
-    if ours and answer.isalnum() and answer[0].isdigit():
-        return CORRECT if ours[1].upper() == answer.upper() else wrong()
-    return None
-
-
-def _compare(gold: str, answer: str, equal: Callable[[str, str], bool]) -> Verdict:
-    verdict = _plain(gold, answer)
-    if verdict is not None:
-        return verdict
-    if _EITHER.search(answer) and not _EITHER.search(gold) and "," not in gold:
-        return wrong("offers alternatives")
-    if _DENIAL.search(answer) and not _DENIAL.search(gold):
-        return wrong("takes its own answer back")
-    # with words around, numbers are matched as text: math-verify multiplies labels
-    labelled = _words(gold) and _words(answer) and len(_numbers(gold)) > 1
-    if labelled and _numbers(gold) != _numbers(answer):
-        return wrong("other numbers")
-    gold, answer = _spelled(gold), _spelled(answer)
-    if not _chain_holds(gold, answer, equal):
-        return wrong("a step of the equation does not hold")
-    return CORRECT if equal(gold, answer) else wrong()
-
-
-def _words(text: str) -> bool:
-    return any(len(word.strip()) > 2 for word in _TEXT.findall(text))
-
-
-def _numbers(text: str) -> list[str]:
-    return _NUMBER.findall(text)
-
-
-def _chain_holds(gold: str, answer: str, equal: Callable[[str, str], bool]) -> bool:
-    """Return whether the constant sides of `a = b = c` all equal the gold; true without a chain."""
-    if _EQUALS.search(gold) or "," in answer:
-        return True
-    sides = [side.strip() for side in _EQUALS.split(answer)]
-    constant = [side for side in sides[:-1] if side and not _has_variable(side)]
-    return all(equal(gold, side) for side in constant)
-
-
-def _has_variable(text: str) -> bool:
-    return bool(_VARIABLE.search(_COMMAND.sub("", _TEXT.sub("x", text))))
-
-
-def _all_agree(verdicts: list[Verdict]) -> Verdict:
-    if len(verdicts) == 1 or all(verdict == CORRECT for verdict in verdicts):
-        return verdicts[0]
-    return unparsable(f"{len(verdicts)} different boxed answers")
+def _chosen(gold: str, answer: str) -> bool:
+    """Return whether the answer starts with the gold's letter: (C) Paris, or C, as it is large."""
+    gold, answer = (_TEXT.sub(r"\1", canonical(text)).strip(" .") for text in (gold, answer))
+    letter = _OPTION.fullmatch(gold)
+    if letter is None:
+        return False
+    if chosen := _OPTION.fullmatch(answer):
+        return letter[1].isupper() and chosen[1].upper() == letter[1]
+    found = _CHOSEN.fullmatch(answer)
+    if found is None or found[1] != letter[1] or leaves_open(found[2]) or takes_back(found[2]):
+        return False
+    return not _OTHER_OPTION.search(found[2]) and "=" not in found[2]

@@ -1,0 +1,205 @@
+r"""The final answer of a mathematical completion: what is boxed, tagged, or stated in its last words.
+
+    \boxed{7}      <answer>7</answer>      The answer is 7.      Therefore, x = 7.
+
+There is no fallback to the last number: a completion that states no result has no answer.
+"""
+
+import re
+from collections.abc import Iterator
+
+from rlvr.rewards.doubt import leaves_open, takes_back
+from rlvr.rewards.extraction import boxes, clean
+from rlvr.rewards.notation import canonical
+from rlvr.rewards.place import find
+from rlvr.rewards.shape import has_words, shape
+from rlvr.rewards.verdict import Verdict, unparsable
+
+MAX_ANSWER = 2000  # characters; no gold answer of the usual sets comes near
+MAX_BOXES = 4  # answers that are compared one by one; more are a list of guesses
+MAX_NESTING = 20  # brackets
+MAX_WHOLE = 400  # characters at the end of a completion in which a result may stand
+
+MAX_PHRASE = 100  # characters of a completion that is nothing but its answer in words
+
+_CODE = re.compile(r"```(?:python|py|output|text|sympy)\b.*?```", re.S)
+_BOX_COMMAND = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_TURN = re.compile(r"<\|[a-z_]{2,20}\|>.*", re.S)
+_MATH = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]")
+_SENTENCE_END = re.compile(r"[.!?](?=\s+[^\Wa-z\d_]|\s+[$\\]|\s*$)|\*\*\s|。|;\s")
+_NUMBER = r"(?:[$€£]\s?)?[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?\s?%?"
+_LEADING = re.compile(rf"(?P<number>{_NUMBER})(?![\w.,]*\d|\s*[-+*/^=(\\])|(?P<letter>\(?[A-Z]\)?)(?=[\s,.:;)]|$)")
+_MORE = re.compile(r"\s*(?:,?\s*(?:and|or|also|but)\b|,\s*[-$\d\\(])")
+_SAYS = re.compile(r"\b(?:is|are|equals|equal to|was|were|be)\s*:?\s+|为|是|(?<![<>!])=\s*|:\s+", re.I)
+_BOLD_END = re.compile(r"\*\*([^*\n]{1,100})\*\*\s*[.。]?\s*$")
+_LABEL = re.compile(r"(?:the\s)?(?:final\s)?answer\b(?:\sis)?[\s:]*", re.I)
+_HOPE = re.compile(r"\s*I hope (?:it|this|that) (?:is correct|helps)[.!]?\s*$", re.I)
+_IS_ANSWER = re.compile(r"(\$[^$]+\$|\S+) is (?:the|our|my) (?:final |correct )?(?:answer|solution|result)$", re.I)
+_SIGNED_BOX = re.compile(r"((?:[=$]|\\\(|\\\[)\s*)-\s*(\\{1,2}boxed\s*\{)(?=[\d.]+\})")
+_ANY_NUMBER = re.compile(rf"(?<![\w.,]){_NUMBER}(?!\w)")
+_ENDED = re.compile(r"[.!。$*)\]}]\s*$")
+
+
+def find_answers(completion: str, *, boxed_only: bool = False) -> list[str] | Verdict:
+    """Return the answers that the completion gives, or an UNPARSABLE verdict.
+
+    More than one only where boxes that stand apart hold different texts.
+
+    Example:
+        >>> find_answers(r"We get 3 + 4 = 7. The answer is $7$.")
+        ['7']
+    """
+    text = _CODE.sub("", clean(completion))
+    found = find(_SIGNED_BOX.sub(r"\1\2-", text))
+    if isinstance(found, Verdict):
+        return found
+    texts: tuple[str, ...] = found.texts
+    if found.kind in ("stated", "whole"):
+        said = _HOPE.sub("", _TURN.sub("", texts[0]))
+        text = "" if boxed_only else _said(found.kind, said)
+        texts = (text,) if text else ()
+    if not texts:
+        return unparsable("no final answer")
+    if len(texts) > MAX_BOXES:
+        return unparsable(f"{len(texts)} different boxed answers")
+    texts = tuple(map(_inner, texts))
+    for text in texts:
+        if len(text) > MAX_ANSWER:
+            return unparsable(f"the answer is longer than {MAX_ANSWER} characters")
+        if _nesting(text) > MAX_NESTING:
+            return unparsable(f"the answer has more than {MAX_NESTING} nested brackets")
+    return [text for text in texts if canonical(text)] or unparsable("the answer is empty")
+
+
+def _inner(text: str) -> str:
+    """Return what is boxed within a box or tag, where around it stand no other numbers."""
+    found = boxes(text)
+    if not found or len(text) > MAX_ANSWER:
+        return text
+    around, end = "", 0
+    for box in found:
+        around, end = around + text[end : box.start], box.end
+    around += text[end:]
+    if leaves_open(around) or takes_back(around):
+        return text
+    if any(char.isdigit() for char in around):
+        return _BOX_COMMAND.sub("{", text)
+    return ", ".join(box.content for box in found)
+
+
+def _said(kind: str, text: str) -> str:
+    return _stated(text) if kind == "stated" else _concluded(text.rstrip())
+
+
+def _stated(line: str) -> str:
+    """Return the answer at the start of what follows "the answer is"."""
+    sentence = _sentence(line.strip().strip("*").strip())
+    sentence = _LABEL.sub("", sentence, count=1) if _LABEL.match(sentence) else sentence
+    for reading in _readings(sentence):
+        if reading and _is_answer(reading):
+            return reading
+    return sentence.strip(" *`")
+
+
+def _sentence(line: str) -> str:
+    """Return the line up to the first end of a sentence that is not within $...$."""
+    spans = [match.span() for match in _MATH.finditer(line)]
+    for end in _SENTENCE_END.finditer(line):
+        if not any(start < end.start() < stop for start, stop in spans):
+            return line[: end.start()]
+    return line
+
+
+def _readings(sentence: str) -> Iterator[str]:
+    yield sentence
+    if leaves_open(sentence) or takes_back(sentence):
+        return
+    if asserted := _IS_ANSWER.search(sentence):
+        yield asserted[1]
+    leading = _MATH.match(sentence) or _LEADING.match(sentence)
+    if leading and not _MORE.match(sentence, leading.end()):
+        yield next(group for group in leading.groups() if group is not None)
+    yield from _tails(sentence)
+
+
+def prose(text: str) -> str:
+    """Return the result that a boxed sentence ends with; "" where it states none.
+
+    Example:
+        >>> prose("The largest n is 34."), prose("7 or 8")
+        ('34', '')
+    """
+    sentence = _LABEL.sub("", text.strip().rstrip(" ."), count=1)
+    if leaves_open(sentence) or takes_back(sentence):
+        return ""
+    asserted = _IS_ANSWER.search(sentence)
+    spans = ["".join(span) for span in _MATH.findall(sentence)]
+    if len(spans) > 1 or any(char.isdigit() for char in _MATH.sub(" ", sentence)):
+        spans = []
+    readings = [sentence, *([asserted[1]] if asserted else []), *spans]
+    said = _SAYS.split(sentence)
+    readings += said[-1:] if len(said) > 1 else []
+    return next((reading for reading in readings if reading and _is_answer(reading)), "")
+
+
+def _tails(sentence: str) -> Iterator[str]:
+    """Return what follows the last "is", and the last =, at the sentence's end."""
+    ends = [match.end() for match in _SAYS.finditer(sentence)]
+    for end in ends[-1:-4:-1]:
+        tail = sentence[end:]
+        if tail.count("$") % 2:
+            tail = tail.replace("$", "", 1) if sentence[:end].count("$") % 2 else tail
+        yield tail
+        leading = _MATH.match(tail) or _LEADING.match(tail)
+        if leading and not _MORE.match(tail, leading.end()):
+            yield next(group for group in leading.groups() if group is not None)
+
+
+def _is_answer(text: str) -> bool:
+    """Return whether the text is mathematics, and not prose."""
+    if len(text) > MAX_WHOLE or _nesting(text) > MAX_NESTING:
+        return False
+    return not has_words(shape(text))
+
+
+def _concluded(text: str) -> str:
+    """Return the result that the last sentence states; "" where it states none."""
+    if len(text) <= MAX_WHOLE and "\n" not in text and _is_answer(text):
+        return text
+    line = text[-MAX_WHOLE:].rpartition("\n")[2].strip()
+    if bold := _BOLD_END.search(line):
+        return bold[1]
+    if not _ENDED.search(line):
+        return ""  # cut off
+    sentence = _last_sentence(line)
+    if leaves_open(sentence) or takes_back(sentence):
+        return ""
+    for reading in _readings(sentence):
+        if _is_answer(reading):
+            return reading
+    spans = _MATH.findall(sentence)
+    rest = _MATH.sub(" ", sentence)
+    if len(spans) == 1 and not any(char.isdigit() for char in rest):
+        return "".join(spans[0])
+    numbers = _ANY_NUMBER.findall(rest)
+    if len(numbers) == 1 and not spans:
+        return numbers[0]
+    return text if sentence == text.rstrip(" .!") and len(text) <= MAX_PHRASE else ""
+
+
+def _last_sentence(line: str) -> str:
+    line = line.rstrip(" .!")
+    spans = [match.span() for match in _MATH.finditer(line)]
+    start = 0
+    for end in _SENTENCE_END.finditer(line):
+        if not any(first < end.start() < last for first, last in spans):
+            start = end.end()
+    return line[start:].strip()
+
+
+def _nesting(text: str) -> int:
+    depth = deepest = 0
+    for char in text:
+        depth += (char in "([{") - (char in ")]}")
+        deepest = max(deepest, depth)
+    return deepest
