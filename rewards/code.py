@@ -1,0 +1,205 @@
+"""Code: a Python program against tests, in a sandbox; the share of tests that it passes.
+
+The program runs in a locked process that sees neither the tests nor the expected values: a script
+gets one run a case, and its output is compared here; a function is called through a channel of
+plain values, from here or from a second locked process where assert statements run. So the verdict
+does not depend on what the program prints, exits with, overwrites or returns an object of.
+An exception, a timeout and an exit of the program are wrong; a fault of the sandbox is crashed.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rlvr.rewards.code_asserts import CallTests, JudgedTests, Unusable
+from rlvr.rewards.code_compare import Comparison
+from rlvr.rewards.code_remote import run_remote_calls
+from rlvr.rewards.code_run import Score, run_calls, run_judged, run_stdio
+from rlvr.rewards.code_tests import StdioTests, Tests, read_tests
+from rlvr.rewards.program import MAX_PROGRAM, program_of
+from rlvr.rewards.sandbox.local import LocalSandbox
+from rlvr.rewards.sandbox.probe import refusal
+from rlvr.rewards.sandbox.remote import RemoteSandbox
+from rlvr.rewards.sandbox.request import Limits, SandboxBroken
+from rlvr.rewards.verdict import Sample, Verdict, crashed, partial, skipped, unparsable, wrong
+
+Sandbox = LocalSandbox | RemoteSandbox
+
+COLUMNS = ("tests",)
+OPTIONAL_COLUMNS = ("entry_point", "setup")
+BOUNDED = False
+DEADLINE = 60.0
+"""Seconds: `total_seconds` and what starting a sandbox takes on a loaded machine."""
+_STARTING = 20.0
+
+
+class Config(BaseModel):
+    """Options of the code verifier."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    all_or_nothing: bool = False
+    """A program that fails one test is wrong; the tests after it are not run."""
+    seconds: float = Field(5.0, gt=0, allow_inf_nan=False)
+    """Processor time of one test. It also ends after twice as much wall time."""
+    total_seconds: float = Field(30.0, gt=0, le=DEADLINE - _STARTING)
+    """Wall time of all tests together; tests that are not reached are failed. At most 40."""
+    memory_mib: int = Field(1024, ge=64)
+    """Address space of a program."""
+    max_tests: int | None = Field(None, ge=1)
+    """Tests that are run, spread evenly over the row's; None runs all."""
+    tolerance: float = Field(0.0, ge=0, lt=1)
+    """Relative or absolute difference that is allowed of numbers with a fraction, printed or
+    returned; 0 demands equality. Assert statements that are more than `f(...) == value` say
+    themselves what they allow."""
+    strict_types: bool = False
+    """Returned values must have the expected types: True is not 1, a tuple is no list."""
+    packages: tuple[str, ...] = ()
+    """Installed packages that programs may import besides the standard library, such as numpy."""
+    backend: Literal["local", "bwrap", "http"] = "local"
+    """`local`: Landlock and a filter of system calls. `bwrap`: also bubblewrap's namespaces.
+    `http`: a SandboxFusion service, which takes scripts and calls with expected values."""
+    url: str | None = None
+    """Address of the service, such as http://localhost:8080; for `http`."""
+    concurrency: int = Field(8, ge=1)
+    """Requests that one worker has open at the service; for `http`."""
+    unsafe: bool = False
+    """Run programs although this machine cannot lock them in."""
+
+
+def check(config: Config) -> str | None:
+    """Return why this machine cannot run the verifier; None if it can."""
+    if config.backend == "http":
+        if config.url is None:
+            return "backend is http, so url is needed: the address of a SandboxFusion service"
+        if config.packages:
+            return "packages is for this machine; what the service has cannot be set from here"
+        return None
+    if config.url is not None:
+        return f"url has no effect with backend {config.backend}; set backend: http, or remove it"
+    return refusal(config.backend, unsafe=config.unsafe)
+
+
+def build(config: Config) -> Callable[[Sample], Verdict]:
+    """Return the verifier; its processes start with the first sample.
+
+    Raises:
+        ValueError: Where programs cannot be locked in here, or options do not go together.
+    """
+    if reason := check(config):
+        raise ValueError(f"verifier code: {reason}")
+    boxes: dict[int, Sandbox] = {}  # by process: a worker forked later has its own
+
+    def verify(sample: Sample) -> Verdict:
+        try:
+            tests = _tests_of(sample, config)
+        except Unusable as error:
+            return skipped(str(error))
+        program = program_of(sample.completion)
+        if program is None:
+            return unparsable("no program")
+        if len(program) > MAX_PROGRAM:
+            return wrong(f"the program has more than {MAX_PROGRAM} characters")
+        box = boxes.get(os.getpid()) or boxes.setdefault(os.getpid(), make_sandbox(config))
+        try:
+            return _verdict(_run(box, program, tests, config))
+        except Unusable as error:
+            return skipped(str(error))
+        except SandboxBroken as error:
+            return crashed(str(error))
+
+    return verify
+
+
+def fault(sample: Sample, config: Config) -> str | None:
+    """Return why this row's tests cannot be used; None if they can."""
+    try:
+        _tests_of(sample, config)
+    except Unusable as error:
+        return str(error)
+    return None
+
+
+def make_sandbox(config: Config) -> Sandbox:
+    """Return the back end that the options name."""
+    if config.backend == "http":
+        return RemoteSandbox(str(config.url), concurrency=config.concurrency)
+    return LocalSandbox(config.packages, bwrap=config.backend == "bwrap")
+
+
+def _run(box: Sandbox, program: str, tests: Tests, config: Config) -> Score:
+    limits = Limits(config.seconds, config.memory_mib << 20, total=config.total_seconds)
+    comparison = Comparison(config.tolerance, config.strict_types)
+    score = Score(_count(tests), config.all_or_nothing, config.total_seconds)
+    if isinstance(tests, StdioTests):
+        run_stdio(box, program, tests.cases, limits, comparison, score)
+    elif isinstance(box, RemoteSandbox):
+        assert isinstance(tests, CallTests), "others are unusable there"
+        run_remote_calls(box, program, tests, limits, comparison, score)
+    elif isinstance(tests, CallTests):
+        run_calls(box, program, tests, limits, comparison, score)
+    else:
+        run_judged(box, program, tests, limits, score)
+    return score
+
+
+def _verdict(score: Score) -> Verdict:
+    failed = score.total - score.passed
+    if failed and score.all_or_nothing:
+        return wrong(score.reason)
+    reason = f"{failed} of {score.total} tests fail; {score.reason}" if failed else ""
+    return partial(score.passed / score.total, reason)
+
+
+def _tests_of(sample: Sample, config: Config) -> Tests:
+    tests = sample.row.get("tests")
+    if tests is None:
+        raise Unusable("the row has no tests")
+    text = tests if isinstance(tests, str) else json.dumps(tests, default=_plain)
+    entry_point, setup = sample.row.get("entry_point"), sample.row.get("setup")
+    read = _read(text, _text(entry_point).strip() or None, _text(setup))
+    if config.backend == "http" and isinstance(read, JudgedTests):
+        raise Unusable("assert statements beyond f(...) == value need backend local or bwrap")
+    return _chosen(read, config.max_tests)
+
+
+@lru_cache(maxsize=64)  # the completions of a group share their row
+def _read(text: str, entry_point: str | None, setup: str) -> Tests:
+    return read_tests(text, entry_point, setup)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def _count(tests: Tests) -> int:
+    if isinstance(tests, JudgedTests):
+        return sum(counts for _, counts in tests.statements)
+    return len(tests.cases)
+
+
+def _chosen(tests: Tests, most: int | None) -> Tests:
+    """Return the tests that are run: at most so many, the first and the last among them."""
+    count = _count(tests)
+    if most is None or count <= most:
+        return tests
+    kept = {round(i * (count - 1) / max(1, most - 1)) for i in range(most)}
+    if not isinstance(tests, JudgedTests):
+        cases: Any = tuple(case for i, case in enumerate(tests.cases) if i in kept)
+        return replace(tests, cases=cases)
+    statements = []
+    number = 0
+    for source, counts in tests.statements:
+        if not counts or number in kept:
+            statements.append((source, counts))
+        number += counts
+    return replace(tests, statements=tuple(statements))

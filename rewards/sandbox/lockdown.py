@@ -1,0 +1,160 @@
+"""What an execution gives up before the first line of untrusted code: everything it does not need.
+
+Standard library only: it is loaded by the process that forks the executions. The order matters:
+limits and user id first, then the tie to the parent's life (a change of the user id unties it),
+then the locks that cannot be undone.
+"""
+
+import ctypes
+import os
+import resource
+import signal
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rlvr.rewards.sandbox import landlock, seccomp
+
+FIRST_UID = 60_000  # ids that belong to nobody; processes are counted per id
+UIDS = 4_000
+THREADS = 64  # of one execution; enforced by the kernel where the user id changes
+OPEN_FILES = 64
+FILE_BYTES = 16 << 20  # of one file
+SCRATCH_BYTES = 64 << 20  # of all files together
+SCRATCH_FILES = 500
+
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
+_CAPSET = {0: 126, 1: 91}  # by the column of the machine
+_CAPABILITY_VERSION = 0x20080522
+_SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
+_SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/localtime", "/usr/share/zoneinfo", "/dev/urandom")
+
+
+def load_libc() -> ctypes.CDLL:
+    """Return the C library, with errors kept for `ctypes.get_errno`."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_void_p] * 4
+    libc.syscall.restype = ctypes.c_long
+    return libc
+
+
+@dataclass(frozen=True)
+class Locks:
+    """What every execution of one sandbox is locked with.
+
+    Attributes:
+        libc: From `load_libc`.
+        uid: User and group id to change to; None keeps the present one.
+        filter_calls: Install the system-call filter.
+        solution_rules: Landlock ruleset of programs, with the scratch folder; None is no Landlock.
+        judge_rules: Ruleset of judges, without it.
+    """
+
+    libc: ctypes.CDLL
+    uid: int | None
+    filter_calls: bool
+    solution_rules: int | None
+    judge_rules: int | None
+
+
+def make_locks(scratch: str, places: Sequence[str | int], number: int) -> Locks:
+    """Return the locks that this machine has.
+
+    Args:
+        scratch: The one folder where programs may write.
+        places: What may be read besides the system's libraries.
+        number: Of the worker: each has its own user id where ids can be changed.
+    """
+    libc = load_libc()
+    solution = judge = None
+    if landlock.version(libc):
+        rules: list[tuple[str | int, int]] = [
+            (place, landlock.READ) for place in (*_SYSTEM_LIBRARIES, *_SYSTEM_FILES, *places)
+        ]
+        rules.append(("/dev/null", landlock.READ_FILE | landlock.WRITE_FILE))
+        judge = landlock.ruleset(libc, rules)
+        solution = landlock.ruleset(libc, [*rules, (scratch, landlock.SCRATCH)])
+    uid = FIRST_UID + number % UIDS if can_change_uid() else None
+    return Locks(libc, uid, seccomp.available(libc), solution, judge)
+
+
+def can_change_uid() -> bool:
+    """Return whether this process may become another user: tried in a child."""
+    if os.geteuid() != 0:
+        return False
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _become(FIRST_UID)
+            os._exit(0)
+        except OSError:
+            os._exit(1)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def enter(locks: Locks, *, judge: bool, memory: int, cpu: int) -> None:
+    """Lock this process, a fresh fork.
+
+    Args:
+        locks: From `make_locks`.
+        judge: It runs tests and needs no scratch folder.
+        memory: Bytes of address space.
+        cpu: Seconds of processor time.
+    """
+    parent = os.getppid()
+    _limit(memory, cpu, threads=locks.uid is not None)
+    if locks.uid is not None:
+        _become(locks.uid)
+    libc = locks.libc
+    _prctl(libc, _PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+    _prctl(libc, _PR_SET_DUMPABLE, 0)
+    _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
+    _drop_capabilities(libc)
+    rules = locks.judge_rules if judge else locks.solution_rules
+    if rules is not None:
+        landlock.restrict(libc, rules)
+    for descriptor in (locks.judge_rules, locks.solution_rules):
+        if descriptor is not None:
+            os.close(descriptor)
+    if locks.filter_calls:
+        seccomp.install(libc)
+
+
+def _become(uid: int) -> None:
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+
+
+def _limit(memory: int, cpu: int, *, threads: bool) -> None:
+    wanted = {
+        resource.RLIMIT_AS: memory,
+        resource.RLIMIT_CPU: cpu,
+        resource.RLIMIT_FSIZE: FILE_BYTES,
+        resource.RLIMIT_NOFILE: OPEN_FILES,
+        resource.RLIMIT_CORE: 0,
+    }
+    if threads:  # an id that is shared with others counts their threads too
+        wanted[resource.RLIMIT_NPROC] = THREADS
+    for kind, value in wanted.items():
+        hard = resource.getrlimit(kind)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(kind, (value, value))
+
+
+def _prctl(libc: ctypes.CDLL, option: int, value: int) -> None:
+    if libc.prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({option}) was refused")
+
+
+def _drop_capabilities(libc: ctypes.CDLL) -> None:
+    # a root that cannot become another user keeps none of root's rights
+    name = seccomp.machine()
+    if name is None:
+        return
+    number = _CAPSET[0 if name == "x86_64" else 1]
+    header = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
+    if libc.syscall(number, header, bytes(24)) != 0:
+        raise OSError(ctypes.get_errno(), "capabilities could not be dropped")
