@@ -13,8 +13,9 @@ function needs all of them.
 
 import asyncio
 import inspect
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rlvr.rewards.verdict import Outcome, Sample, Verdict, crashed
@@ -23,6 +24,8 @@ Judge = Callable[[Sequence[Sample]], list[Verdict]]
 """One verdict for each sample; raises where a call for several failed as a whole."""
 
 GRACE = 1.0  # seconds that an async function has to end by itself before its worker is killed
+LAG = 0.5  # seconds past the deadline that say that the event loop was held up
+PATIENCE = 4  # deadlines that a call for several may take before they are asked one by one
 
 
 @dataclass(frozen=True)
@@ -30,53 +33,76 @@ class Form:
     """How many samples one call takes.
 
     Attributes:
+        name: As in the table above.
         size: Samples of one call; None: all completions of one prompt.
         separable: A verdict needs no other sample, so a failed call may be repeated one by one.
         at_once: The samples of a call are waited for together: they share one deadline.
     """
 
+    name: str
     size: int | None
     separable: bool = True
     at_once: bool = False
 
     def seconds(self, samples: int, deadline: float) -> float:
-        """Return how long a call may take where one sample may take `deadline` seconds."""
-        return deadline + GRACE if self.at_once else deadline * samples
+        """Return how long a call may take where one sample may take `deadline` seconds.
+
+        Example:
+            >>> BATCH.seconds(32, 5.0), GROUP.seconds(8, 5.0)
+            (20.0, 40.0)
+        """
+        if self.at_once:
+            return deadline + GRACE
+        return deadline * (min(samples, PATIENCE) if self.separable else samples)
 
 
-SAMPLE = Form(1)
-ASYNC = Form(64, at_once=True)
-BATCH = Form(32)
-GROUP = Form(None, separable=False)
-TRL = Form(None)
+SAMPLE = Form("sample", 1)
+ASYNC = Form("async", 64, at_once=True)
+BATCH = Form("batch", 32)
+GROUP = Form("group", None, separable=False)
+TRL = Form("trl", None)
 
-NAMES = {"samples": BATCH, "group": GROUP, "completions": TRL}
+LISTS = {"samples": BATCH, "group": GROUP, "completions": TRL}
 """Forms by the parameter that declares them; any other single parameter is a sample."""
 
 
 def each(verify: Callable[[Sample], Verdict]) -> Judge:
     """Return a judge that asks one by one; what is raised is that sample's verdict."""
 
-    def judge(samples: Sequence[Sample]) -> list[Verdict]:
-        return [_guarded(verify, sample) for sample in samples]
+    def one(sample: Sample) -> Verdict:
+        try:
+            return verify(sample)
+        except BaseException as error:  # whatever a verifier raises is its verdict
+            return crashed(describe(error))
 
-    return judge
+    return lambda samples: [one(sample) for sample in samples]
 
 
 def at_once(verify: Callable[[Sample], Awaitable[Verdict]], deadline: float) -> Judge:
     """Return a judge that waits for all samples together, for each at most `deadline` seconds."""
     wait = Waiting()
 
-    async def one(sample: Sample) -> Verdict:
+    async def guarded(sample: Sample) -> Verdict:
         try:
-            return await asyncio.wait_for(verify(sample), deadline)
-        except TimeoutError:
-            return Verdict(Outcome.TIMEOUT, reason=f"no verdict after {deadline:g} s")
-        except Exception as error:  # the user's function may raise anything
+            return await verify(sample)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # a TimeoutError of its own, too, is no missed deadline
             return crashed(describe(error))
 
+    async def one(sample: Sample, *, alone: bool) -> Verdict:
+        began = time.monotonic()
+        try:
+            verdict = await asyncio.wait_for(guarded(sample), deadline)
+        except TimeoutError:
+            if not alone and time.monotonic() - began > deadline + LAG:
+                raise RuntimeError("one of the samples held up the event loop") from None
+            verdict = Verdict(Outcome.TIMEOUT, reason=f"no verdict after {deadline:g} s")
+        return replace(verdict, seconds=time.monotonic() - began)
+
     async def everything(samples: Sequence[Sample]) -> list[Verdict]:
-        return list(await asyncio.gather(*map(one, samples)))
+        alone = len(samples) == 1
+        return list(await asyncio.gather(*(one(sample, alone=alone) for sample in samples)))
 
     return lambda samples: wait.run(everything(samples))
 
@@ -103,11 +129,8 @@ def as_judge(verify: Callable[[Sample], Any], deadline: float) -> Judge:
 
 def describe(error: BaseException) -> str:
     """Return an exception's type and message in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
-
-
-def _guarded(verify: Callable[[Sample], Verdict], sample: Sample) -> Verdict:
     try:
-        return verify(sample)
-    except BaseException as error:  # whatever a verifier raises is its verdict
-        return crashed(describe(error))
+        message = str(error)
+    except Exception:  # a user's exception may not even have a text
+        message = ""
+    return " ".join(f"{type(error).__name__}: {message}".split()).rstrip(": ")

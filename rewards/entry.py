@@ -2,7 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
+
+from pydantic import BaseModel
 
 from rlvr.rewards import plugin, registry
 from rlvr.rewards.calling import SAMPLE, Form
@@ -107,15 +110,15 @@ def _builtin_entry(
         inline = module.build(config)
     else:
         inline = module.shortcut(config) if hasattr(module, "shortcut") else None
-    own = getattr(module, "DEADLINE", deadline)
-    at_once = getattr(module, "AT_ONCE", None)
+    own = _setting(module, "DEADLINE", config, deadline)
+    at_once = _setting(module, "AT_ONCE", config, None)
     return Entry(
         _unique(name, taken),
         common.weight,
         when_correct,
         common.normalize is not None,
-        common.deadline or (own(config) if callable(own) else own),
-        SAMPLE if at_once is None else Form(at_once, at_once=True),
+        common.deadline or own,
+        SAMPLE if at_once is None else Form("async", at_once, at_once=True),
         module.COLUMNS,
         (*module.COLUMNS, *getattr(module, "OPTIONAL_COLUMNS", ())),
         inline,
@@ -123,6 +126,12 @@ def _builtin_entry(
         _with(config, getattr(module, "answer_text", None)),
         builtin=None if module.BOUNDED else (name, config.model_dump(mode="json")),
     )
+
+
+def _setting(module: ModuleType, name: str, config: BaseModel, default: Any) -> Any:
+    """Return what a verifier's file sets, by itself or as a function of the options."""
+    found = getattr(module, name, default)
+    return found(config) if callable(found) else found
 
 
 def _with(config: Any, function: Callable[..., Any] | None) -> Callable[[Sample], Any] | None:

@@ -5,6 +5,7 @@ works from scripts, notebooks, pytest, torchrun and threads.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -38,22 +39,27 @@ class Nursery:
     """
 
     def __init__(self, setup: Mapping[str, Any]) -> None:
-        self._control, theirs = socket.socketpair()
+        self._control, theirs = _pair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _BOOT, str(theirs.fileno()), json.dumps(sys.path)],
+                [sys.executable, "-P", "-c", _BOOT, str(theirs.fileno()), _path()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                stderr=None if _is_open(2) else subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C in the terminal is for the trainer
                 env=os.environ | dict.fromkeys(_THREADS, "1"),
             )
         self._owner = os.getpid()
-        self._ask(pack(setup), STARTUP_DEADLINE)
+        try:
+            self._ask(pack(setup), STARTUP_DEADLINE)
+        except BaseException:
+            self.close()
+            raise
 
     def fork(self) -> tuple[int, socket.socket]:
         """Return the process id of a new worker and the socket to talk to it."""
-        ours, theirs = socket.socketpair()
+        ours, theirs = _pair()
         try:
             with theirs:
                 answer = self._ask(pack({"fork": True}), CONTROL_DEADLINE, theirs)
@@ -94,6 +100,30 @@ class Nursery:
         if not answer:
             raise NurseryDied("it ended")
         return unpack(answer)
+
+
+def _pair() -> list[socket.socket]:
+    """Return two connected sockets, neither in the place of a closed stdin, stdout or stderr."""
+    return [_above_stderr(end) for end in socket.socketpair()]
+
+
+def _above_stderr(end: socket.socket) -> socket.socket:
+    if end.fileno() > 2:
+        return end
+    with end:
+        return socket.socket(fileno=fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 3))
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def _path() -> str:
+    return json.dumps([os.fspath(item) for item in sys.path])  # it may hold a Path
 
 
 def _ending(status: int) -> str:

@@ -76,7 +76,8 @@ class Pool:
 
     Args:
         builtin: Name, options and deadline of one sample of each built-in verifier, by its index.
-        plugin: Reference and deadline of one sample of each user's function, by its index.
+        plugin: Reference, deadline of one sample and name of the form of each user's function, by
+            its index.
         workers: Number of processes.
         memory: Bytes of address space of one worker; None is unlimited.
     """
@@ -84,13 +85,13 @@ class Pool:
     def __init__(
         self,
         builtin: Mapping[int, tuple[str, Mapping[str, Any], float]],
-        plugin: Mapping[int, tuple[str, float]],
+        plugin: Mapping[int, tuple[str, float, str]],
         *,
         workers: int,
         memory: int | None,
     ) -> None:
         self._setup = {"builtin": dict(builtin), "plugin": dict(plugin), "memory": memory}
-        self._references = ", ".join(reference for reference, _ in plugin.values())
+        self._references = ", ".join(reference for reference, *_ in plugin.values())
         self.size = workers
         """Number of processes."""
         self._forget()
@@ -244,14 +245,23 @@ class Pool:
         if not piece or len(worker.received) > MAX_ANSWER:
             self._died(worker, batch)
         elif worker.received.endswith(b"\n"):
-            message = unpack(bytes(worker.received))
+            line = bytes(worker.received)
             worker.received.clear()
-            worker.deadline = float("inf")
-            if not worker.ready:
-                self._is_ready(worker, message)
-            elif worker.task is not None:
-                batch.settle(worker.task, _answer(message, time.monotonic() - worker.began))
-                worker.task = None
+            self._take(worker, line, batch)
+
+    def _take(self, worker: _Worker, line: bytes, batch: "_Batch") -> None:
+        try:
+            message = unpack(line)
+            answer = _answer(message, time.monotonic() - worker.began) if worker.ready else None
+        except (KeyError, TypeError, ValueError):  # somebody else wrote on its socket
+            self._died(worker, batch)
+            return
+        worker.deadline = float("inf")
+        if answer is None:
+            self._is_ready(worker, message)
+        elif worker.task is not None:
+            batch.settle(worker.task, answer)
+            worker.task = None
 
     def _is_ready(self, worker: _Worker, message: Mapping[str, Any]) -> None:
         worker.ready = True

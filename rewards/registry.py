@@ -18,9 +18,13 @@ and, where it has a use for them,
                                  the same verdict, so equal answers are asked once; linear-time
     DEADLINE                     seconds for a sample, or a function of the config, where
                                  `rewards.deadline` is not meant for it
-    AT_ONCE                      samples in flight in one worker, where the verifier is `async`
+    AT_ONCE                      samples in flight in one worker, where the verifier is `async`; or a
+                                 function of the config
     ready(config)                raises ValueError where this machine cannot run it
     WHEN_CORRECT, NEEDS          default of `when_correct`; (package, extra to install)
+
+In a worker a verifier sees these columns only, and neither the completion's length nor whether it
+was cut: they differ between equal answers, which are asked once.
 """
 
 import importlib

@@ -13,7 +13,7 @@ from rlvr.rewards.verdict import Outcome, Sample, Verdict, crashed
 from rlvr.rewards.wire import request_line, sample_item
 
 Settled = Callable[[int, int], object]
-"""Told how many samples got a verdict, and how many more are waiting for one."""
+"""Told how many samples got a verdict (below 0: lost it), and how many more are waiting for one."""
 
 
 @dataclass(frozen=True)
@@ -76,20 +76,22 @@ class Round:
     def _calls(self, verifier: int, wanted: Sequence[int]) -> list[_Call]:
         """Settle what can be settled here; return the calls for the rest."""
         entry = self._entries[verifier]
+        # a user's function may be random: it is asked for each of equal samples
+        is_same_again = entry.builtin is not None
         questions: dict[bytes | int, _Question] = {}
         for index in wanted:
-            sample = self._samples[index]
-            verdict = _inline(entry, sample)
+            try:
+                verdict = _inline(entry, self._samples[index])
+                item = b"" if verdict else _item(entry, self._samples[index])
+            except Exception as error:  # no completion and no row may end the run
+                verdict, item = crashed(describe(error)), b""
+            if verdict is None and is_same_again:
+                verdict = self._cache.get(_key(verifier, item))
             if verdict is None:
-                item = _item(entry, sample)
-                # a user's function may be random: it is asked for each of equal samples
-                known = entry.builtin is not None
-                verdict = self._cache.get(_key(verifier, item)) if known else None
-                if verdict is None:
-                    place = item if known else index
-                    questions.setdefault(place, _Question(item, [])).samples.append(index)
-                    continue
-            self.of[index][entry.name] = verdict
+                place = item if is_same_again else index
+                questions.setdefault(place, _Question(item, [])).samples.append(index)
+            else:
+                self.of[index][entry.name] = verdict
         return [_Call(verifier, part) for part in self._parts(entry, list(questions.values()))]
 
     def _parts(self, entry: Entry, questions: list[_Question]) -> list[list[_Question]]:
@@ -119,6 +121,7 @@ class Round:
                 again += alone
             else:
                 self._settle(call, answer)
+        settled(-len(again), 0)
         return again
 
     def _request(self, call: _Call) -> Request:
@@ -135,9 +138,9 @@ class Round:
         entry = self._entries[call.verifier]
         count = len(call.questions)
         verdicts = [answer.failure] * count if answer.failure else answer.verdicts
-        seconds = answer.seconds if entry.form.at_once else answer.seconds / count
         for question, verdict in zip(call.questions, verdicts, strict=True):
-            verdict = replace(verdict, seconds=seconds)
+            # where samples are waited for together, the worker says how long each took
+            verdict = replace(verdict, seconds=verdict.seconds or answer.seconds / count)
             for index in question.samples:
                 self.of[index][entry.name] = verdict
             if entry.builtin is not None:
@@ -180,10 +183,7 @@ def _inline(entry: Entry, sample: Sample) -> Verdict | None:
     if entry.inline is None:
         return None
     began = time.perf_counter()
-    try:
-        verdict = entry.inline(sample)
-    except Exception as error:  # no completion may end the run
-        verdict = crashed(describe(error))
+    verdict = entry.inline(sample)
     return verdict and replace(verdict, seconds=time.perf_counter() - began)
 
 

@@ -94,7 +94,11 @@ class Scorer:
         entries = list(enumerate(self._entries))
         self._pool = Pool(
             {i: (*entry.builtin, entry.deadline) for i, entry in entries if entry.builtin},
-            {i: (entry.plugin, entry.deadline) for i, entry in entries if entry.plugin},
+            {
+                i: (entry.plugin, entry.deadline, entry.form.name)
+                for i, entry in entries
+                if entry.plugin
+            },
             workers=workers or _local_share_of_cores(),
             memory=None if memory_gib is None else int(memory_gib * 2**30),
         )
@@ -137,6 +141,8 @@ class Scorer:
             progress: Label of a progress bar on a terminal's stderr; None: no bar.
         """
         groups = range(len(samples)) if groups is None else groups
+        if len(groups) != len(samples):
+            raise ValueError(f"{len(groups)} groups for {len(samples)} samples; give one for each")
         verdicts = Round(
             self._entries, self._pool, self._cache, samples, groups, self._batch_deadline
         )
@@ -220,8 +226,8 @@ def normalized(scores: Sequence[float], groups: Sequence[int]) -> list[float]:
     """Return (score - mean) / (standard deviation + 1e-4) within each group; nan is left out of it.
 
     Example:
-        >>> normalized([0.0, 10.0, 3.0], [1, 1, 2])
-        [-0.7070967..., 0.7070967..., 0.0]
+        >>> [round(score, 3) for score in normalized([0.0, 10.0, 3.0], [1, 1, 2])]
+        [-0.707, 0.707, 0.0]
     """
     members: dict[int, list[float]] = {}
     for score, group in zip(scores, groups, strict=True):

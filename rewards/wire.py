@@ -5,6 +5,7 @@ Text cannot carry code (as pickle can), and a torn line is seen as such.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from rlvr.rewards.verdict import Outcome, Sample, Verdict
@@ -22,19 +23,21 @@ def unpack(line: bytes) -> dict[str, Any]:
 
 
 def sample_item(sample: Sample, columns: tuple[str, ...] | None) -> bytes:
-    """Return what a verifier needs of a sample; `columns` None sends the whole row."""
-    row = sample.row
+    """Return what a verifier needs of a sample.
+
+    Args:
+        sample: The completion and its row.
+        columns: Of the row; "prompt" too. None: everything. With a choice of columns, equal
+            answers give equal items: neither length nor truncation is in them.
+    """
     if columns is not None:
-        row = {name: row[name] for name in columns if name in row}
-    message = {
-        "prompt": sample.prompt if columns is None or "prompt" in columns else "",
-        "completion": sample.completion,
-        "answer": sample.answer,
-        "row": dict(row),
-        "truncated": sample.truncated,
-        "length": sample.length,
-    }
-    return pack(message).rstrip()
+        sample = Sample(
+            sample.prompt if "prompt" in columns else "",
+            sample.completion,
+            sample.answer,
+            {name: sample.row[name] for name in columns if name in sample.row},
+        )
+    return pack(vars(sample) | {"row": dict(sample.row)}).rstrip()
 
 
 def request_line(verifier: int, items: Sequence[bytes]) -> bytes:
@@ -44,14 +47,12 @@ def request_line(verifier: int, items: Sequence[bytes]) -> bytes:
 
 def verdict_message(verdict: Verdict) -> dict[str, Any]:
     """Return the verdict as a message."""
-    message = {"outcome": verdict.outcome, "fraction": verdict.fraction, "reason": verdict.reason}
-    return message | {"value": verdict.value}
+    return {item.name: getattr(verdict, item.name) for item in fields(Verdict)}
 
 
 def verdict_from(message: Mapping[str, Any]) -> Verdict:
     """Return the verdict that a message carries."""
-    outcome = Outcome(message["outcome"])
-    return Verdict(outcome, message["fraction"], message["reason"], value=message["value"])
+    return Verdict(**{**message, "outcome": Outcome(message["outcome"])})
 
 
 def _plain(value: Any) -> Any:

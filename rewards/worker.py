@@ -4,6 +4,7 @@ The nursery is a fresh interpreter that imports the built-in verifiers once and 
 has one thread and no CUDA, so forking it is safe, and a killed worker is replaced in milliseconds
 instead of the seconds that importing sympy takes. A worker loads the user's functions itself,
 limits its memory, and answers one request at a time until it is killed or its socket closes.
+What a worker started and left behind becomes the nursery's child, which kills and reaps it.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rlvr.rewards import plugin
+from rlvr.rewards import plugin_call
 from rlvr.rewards.calling import Judge, as_judge, describe
 from rlvr.rewards.verdict import Sample, crashed
 from rlvr.rewards.wire import pack, unpack, verdict_message
@@ -26,6 +27,7 @@ from rlvr.rewards.wire import pack, unpack, verdict_message
 PARENT_CHECK = 2.0  # seconds between looks at whether the trainer still lives
 MAX_CONTROL = 4096  # bytes of a control message; they are sent one at a time
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 def nursery(control_fd: int) -> None:
@@ -36,21 +38,19 @@ def nursery(control_fd: int) -> None:
     control = socket.socket(fileno=control_fd)
     setup = _read_setup(control)
     built = _build(setup["builtin"])
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    prctl = getattr(ctypes.CDLL(None), "prctl", lambda *_: -1)
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    workers: set[int] = set()
     gc.collect()
     gc.freeze()  # keeps the collector from touching, and so copying, the shared pages
     control.sendall(pack({"ready": True}))
-    while True:
-        # a process that the trainer forked may hold the socket open: end-of-file is not enough
-        while not select.select([control], [], [], PARENT_CHECK)[0]:
-            if os.getppid() != trainer:
-                return
+    while _wait_for(control, trainer, workers):
         line, descriptors, _, _ = socket.recv_fds(control, MAX_CONTROL, 1)
         message = unpack(line) if line else {"exit": True}
         if "exit" in message:
-            return
+            break
         if "stop" in message:
-            control.sendall(pack({"status": _stop(message["stop"])}))
+            control.sendall(pack({"status": _stop(message["stop"], workers)}))
             continue
         pid = os.fork()
         if pid == 0:
@@ -58,7 +58,23 @@ def nursery(control_fd: int) -> None:
         with contextlib.suppress(OSError):
             os.setpgid(pid, pid)  # here as well as in the worker: whoever is first
         os.close(descriptors[0])
+        workers.add(pid)
         control.sendall(pack({"pid": pid}))
+    for pid in list(workers):
+        _stop(pid, workers)
+
+
+def _wait_for(control: socket.socket, trainer: int, workers: set[int]) -> bool:
+    """Return True once the trainer says something, False if it is gone; reap meanwhile."""
+    # a process that the trainer forked may hold the socket open: end-of-file is not enough
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+    while not poll.poll(PARENT_CHECK * 1000):
+        if os.getppid() != trainer:
+            return False
+        for orphan in _children() - workers:
+            os.waitpid(orphan, os.WNOHANG)
+    return True
 
 
 def _read_setup(control: socket.socket) -> dict[str, Any]:
@@ -81,12 +97,31 @@ def _build(builtin: Mapping[str, Any]) -> dict[int, Judge]:
     }
 
 
-def _stop(pid: int) -> int:
+def _stop(pid: int, workers: set[int]) -> int:
     """Kill a worker with everything that it started; return the status of `waitpid`."""
+    _kill(pid)
+    status = os.waitpid(pid, 0)[1]
+    workers.discard(pid)
+    while orphans := _children() - workers:
+        for orphan in orphans:
+            _kill(orphan)
+            os.waitpid(orphan, 0)
+    return status
+
+
+def _kill(pid: int) -> None:
     for kill in (os.killpg, os.kill):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             kill(pid, signal.SIGKILL)
-    return os.waitpid(pid, 0)[1]
+
+
+def _children() -> set[int]:
+    """Return this process's children, those that it inherited among them."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            return set(map(int, file.read().split()))
+    except OSError:  # not on every system
+        return set()
 
 
 def _worker(
@@ -94,14 +129,13 @@ def _worker(
     descriptor: int,
     setup: Mapping[str, Any],
     built: Mapping[int, Judge],
-    prctl: Callable[[int, int], int] | None,
+    prctl: Callable[[int, int], int],
 ) -> None:
     nursery_pid = os.getppid()
     try:
         os.setpgid(0, 0)
         control.close()
-        if prctl is not None:
-            prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == nursery_pid:
             _limit(setup["memory"])
             _serve(socket.socket(fileno=descriptor), setup["plugin"], built)
@@ -123,9 +157,9 @@ def _serve(
 ) -> None:
     judges = dict(built)
     errors: dict[int, str] = {}
-    for index, (reference, deadline) in plugins.items():
+    for index, (reference, deadline, form) in plugins.items():
         try:
-            judges[int(index)] = plugin.load(reference, deadline)
+            judges[int(index)] = plugin_call.load(reference, deadline, form)
         except BaseException as error:  # the user's module may raise anything
             errors[int(index)] = f"{reference}: {describe(error)}"
     connection.sendall(pack({"ready": True, "errors": errors}))
