@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from benchmarks.rewards import kills
 from rlvr.reward.attack import GAMING, hostile
-from rlvr.reward.example import Example, load_examples
+from rlvr.reward.example import OPTIONS, Example, load_examples
 from rlvr.reward.trial import DEADLINE
 from rlvr.reward.wrapping import PARAPHRASES, WRAPPINGS
 from rlvr.rewards.entry import parse_entries
@@ -30,9 +30,6 @@ GRACE = 1.0  # seconds over the deadline
 UNHURRIED = 1e6  # seconds
 BATCH = 2_000
 MAX_LENGTH = 200_000  # characters of a mutation
-UNREACHABLE = {"judge": {"url": "http://127.0.0.1:9/v1", "model": "none", "retries": 0}}
-"""Options of verifiers that would ask a service: one that is not there."""
-
 SNIPPETS = (
     *("\\boxed{", "}", "{", "$", "\\[", "\\frac{1}{", "\\sqrt[", "^{9^{9}}", "_{", "!", "\\infty"),
     *("\\text{", "\\begin{pmatrix}", "\\\\", "&", "\\pm", "\\cup", "%", "°", "½", "１２", "²", "٣"),
@@ -195,7 +192,7 @@ def fuzz(verifier: str, count: int, *, seed: int = 0, workers: int | None = None
     rows = load_examples(verifier, None)
     texts = drawn(count // 2, seed) + mutated(rows, count - count // 2, seed)
     samples = [rows[i % len(rows)].sample(completion) for i, completion in enumerate(texts)]
-    named = {verifier: UNREACHABLE.get(verifier, {})}
+    named = {verifier: dict(OPTIONS.get(verifier, {}))}
     allowed = parse_entries([named], deadline=DEADLINE)[0].deadline
     scored: list[Scored] = []
     began = time.perf_counter()

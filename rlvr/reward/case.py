@@ -14,6 +14,9 @@ from rlvr.suggest import closest
 
 PLAIN, ATTACK, BENIGN, DATA_ERROR = "plain", "attack", "benign", "data_error"
 
+ROUNDING = 1e-9
+"""How far from [0, 1] a share may be that was computed."""
+
 _Kind = TypeVar("_Kind")
 
 
@@ -87,11 +90,11 @@ class Fields:
         if name in self.row and value is None:
             return None
         number = self.get(name, object)
-        if not isinstance(number, bool | int | float) or not 0 <= number <= 1:
+        if not isinstance(number, int | float) or not -ROUNDING <= number <= 1 + ROUNDING:
             raise self.error(
                 f"{name} is {_short(value)}; it must be a number in [0, 1], true, false or null"
             )
-        return float(number)
+        return min(1.0, max(0.0, float(number)))
 
     def one_of(self, name: str, allowed: Mapping[str, _Kind]) -> _Kind:
         """Return what the text of a field stands for."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from rlvr.console import plural, say
 from rlvr.reward.contract import FAILED, NOT_APPLICABLE, PASSED, Result, check
-from rlvr.reward.example import load_examples
+from rlvr.reward.example import OPTIONS, load_examples
 from rlvr.reward.trial import Trial
 from rlvr.reward.verifier import parse_options
 
@@ -35,7 +35,9 @@ def try_out(
         ValueError: For an unknown verifier or option, data that cannot be read, or a function that
             cannot be imported.
     """
-    trial = Trial({verifier: parse_options(options)}, load_examples(verifier, data), workers)
+    assumed = OPTIONS.get(verifier, {}) if data is None else {}
+    chosen = {verifier: {**assumed, **parse_options(options)}}
+    trial = Trial(chosen, load_examples(verifier, data), workers)
     with trial:
         results = list(check(trial))
     passed = all(result.state != FAILED for result in results)

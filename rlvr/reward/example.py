@@ -10,6 +10,7 @@ from typing import Any
 
 from rlvr.reward.rows import Row, read_rows
 from rlvr.rewards.plugin import is_reference
+from rlvr.rewards.registry import load
 from rlvr.rewards.verdict import Sample
 
 MAX_ROWS = 16
@@ -31,8 +32,9 @@ class Example:
         return self.row.get("answer")
 
     def sample(self, completion: str) -> Sample:
-        """Return a completion of this row as a verifier sees it."""
-        return Sample(self.prompt, completion, self.answer, self.row)
+        """Return a completion of this row as a verifier sees it, about four characters a token."""
+        length = -(-len(completion) // 4)
+        return Sample(self.prompt, completion, self.answer, self.row, length=length)
 
 
 def load_examples(verifier: str, data: str | None) -> list[Example]:
@@ -49,6 +51,7 @@ def load_examples(verifier: str, data: str | None) -> list[Example]:
         return _from_data(data)
     rows = _ARITHMETIC if is_reference(verifier) else EXAMPLES.get(verifier)
     if rows is None:
+        load(verifier)  # says which names are near
         raise ValueError(f"there are no example rows for {verifier}; give some with --data FILE")
     return [_example(row) for row in rows]
 
@@ -192,7 +195,10 @@ EXAMPLES: Mapping[str, Sequence[Row]] = {
         },
     ),
     "length": (
-        {"prompt": "What is 3 + 4?", "right": "It is 7.", "wrong": "Wait, let me think. " * 4000},
+        {"prompt": "What is 3 + 4?", "right": "It is 7.", "wrong": "Wait, let me think. " * 40},
+    ),
+    "repetition": (
+        {"prompt": "What is 3 + 4?", "right": "It is 7.", "wrong": "Wait, let me think. " * 40},
     ),
     "judge": (
         _question("Why is the sky blue?", "Air scatters short wavelengths more than long ones."),
@@ -200,3 +206,6 @@ EXAMPLES: Mapping[str, Sequence[Row]] = {
     ),
 }
 """Rows for each built-in verifier."""
+
+OPTIONS: Mapping[str, Mapping[str, Any]] = {"length": {"max_length": 100}}
+"""Options with which the built-in rows are judged, where a verifier has no default."""
