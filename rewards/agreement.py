@@ -29,7 +29,7 @@ from rlvr.rewards.shape import (
 from rlvr.rewards.tokens import tokenize
 from rlvr.rewards.value import number_of, proportional, real, same
 
-MIN_ROUNDED = 3  # significant digits that a gold decimal needs to count as a rounded value
+MIN_ROUNDED = 4  # significant digits that a gold decimal needs to count as a rounded value
 NOISE = Fraction(1, 10**9)  # relative; what binary floating point leaves of an exact value
 MAX_UNIT_WORDS = 6
 
@@ -123,6 +123,8 @@ class _Comparison:
         if not values or (not names and any(_free(side) for side in values)):
             return None
         last = values[-1]
+        if not names and len(values) > 1 and len(set(values)) == 1:
+            return None  # 5 = 5 says nothing
         if names and set(names) & {name for side in values for name in _free(side)}:
             return None
         if not all(self.equal(last, side) for side in values[:-1]):
@@ -196,7 +198,7 @@ class _Comparison:
         ours, theirs = _terms(gold), _terms(answer)
         if ours is None or theirs is None or len(ours) != len(theirs):
             return False
-        if _is_clock(gold) or _is_clock(answer):
+        if _is_clock(gold) and _is_clock(answer):
             return all(map(self._same, ours, theirs))
         crossed = [
             (("multiply", ours[0], b), ("multiply", theirs[0], a))
@@ -262,7 +264,7 @@ class _Comparison:
         if gold.unit is not None and answer.unit is not None:
             same_kind = gold.unit.powers == answer.unit.powers
             return (gold.unit.factor, answer.unit.factor) if same_kind else None
-        ours, theirs = set(gold.unit_words) - _FILLER, set(answer.unit_words) - _FILLER
+        ours, theirs = (set(map(_singular, item.unit_words)) - _FILLER for item in (gold, answer))
         return (one, one) if ours <= theirs or theirs <= ours else None
 
     def _same(self, first: Expression, second: Expression) -> bool:
@@ -312,6 +314,8 @@ class _Comparison:
     def _by_algebra(self, gold: Scalar, answer: Scalar) -> bool:
         if _plain(gold.text) == _plain(answer.text) and gold.unit_words == answer.unit_words:
             return True
+        if gold.tree is not None or answer.tree is not None:
+            return False  # what the parser reads is written in other ways by hardly anyone
         self._needs_algebra()
         if self._rules.algebra is None or gold.unit_words or answer.unit_words:
             return False
@@ -324,6 +328,7 @@ class _Decimal:
     digits: int
 
 
+_CLOCK = re.compile(r"(?:[01]?\d|2[0-4]):[0-5]\d")
 _INTEGER = re.compile(r"[-+]?\s?\d+")
 
 
@@ -348,6 +353,10 @@ def harmless(words: tuple[str, ...]) -> bool:
     if len(words) > 2 * MAX_UNIT_WORDS or leaves_open(text) or takes_back(text):
         return False
     return not _DENIAL.search(text) and all(_WORD.fullmatch(word) for word in words)
+
+
+def _singular(word: str) -> str:
+    return word[:-1] if len(word) > 3 and word.endswith("s") else word
 
 
 def _based(gold: Shape, answer: Shape) -> bool:
@@ -452,10 +461,11 @@ def _terms(item: Shape) -> list[Expression] | None:
 
 
 def _is_clock(item: Shape) -> bool:
-    """Return whether a term is written as 00 or 05, or is 0: no ratio has one."""
-    return isinstance(item, Ratio) and any(
-        isinstance(term, Scalar) and term.text.startswith("0") for term in item.terms
-    )
+    """Return whether the terms may be hours and minutes."""
+    if not isinstance(item, Ratio):
+        return False
+    terms = [term.text for term in item.terms if isinstance(term, Scalar)]
+    return bool(_CLOCK.fullmatch(":".join(terms)))
 
 
 def _single(item: Inequality) -> str:

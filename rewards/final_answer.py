@@ -32,6 +32,7 @@ _LEADING = re.compile(rf"(?P<number>{_NUMBER})(?![\w.,]*\d|\s*[-+*/^=(\\])|(?P<l
 _MORE = re.compile(r"\s*(?:,?\s*(?:and|or|also|but)\b|,\s*[-$\d\\(])")
 _SAYS = re.compile(r"\b(?:is|are|equals|equal to|was|were|be)\s*:?\s+|为|是|(?<![<>!])=\s*|:\s+", re.I)
 _BOLD_END = re.compile(r"\*\*([^*\n]{1,100})\*\*\s*[.。]?\s*$")
+_DENIES = re.compile(r"\b(?:not|never|cannot|no|neither|nor|unless|if)\b|n't\b", re.I)
 _LABEL = re.compile(r"(?:the\s)?(?:final\s)?answer\b(?:\sis)?[\s:]*", re.I)
 _HOPE = re.compile(r"\s*I hope (?:it|this|that) (?:is correct|helps)[.!]?\s*$", re.I)
 _IS_ANSWER = re.compile(r"(\$[^$]+\$|\S+) is (?:the|our|my) (?:final |correct )?(?:answer|solution|result)$", re.I)
@@ -119,7 +120,8 @@ def _readings(sentence: str) -> Iterator[str]:
     leading = _MATH.match(sentence) or _LEADING.match(sentence)
     if leading and not _MORE.match(sentence, leading.end()):
         yield next(group for group in leading.groups() if group is not None)
-    yield from _tails(sentence)
+    if not _DENIES.search(sentence):
+        yield from _tails(sentence)
 
 
 def prose(text: str) -> str:
@@ -130,7 +132,7 @@ def prose(text: str) -> str:
         ('34', '')
     """
     sentence = _LABEL.sub("", text.strip().rstrip(" ."), count=1)
-    if leaves_open(sentence) or takes_back(sentence):
+    if leaves_open(sentence) or takes_back(sentence) or _DENIES.search(sentence):
         return ""
     asserted = _IS_ANSWER.search(sentence)
     spans = ["".join(span) for span in _MATH.findall(sentence)]
@@ -172,7 +174,9 @@ def _concluded(text: str) -> str:
     if not _ENDED.search(line):
         return ""  # cut off
     sentence = _last_sentence(line)
-    if leaves_open(sentence) or takes_back(sentence):
+    if len(sentence) > MAX_WHOLE - 10:
+        return ""  # its start is not seen
+    if leaves_open(sentence) or takes_back(sentence) or _DENIES.search(sentence):
         return ""
     for reading in _readings(sentence):
         if _is_answer(reading):

@@ -14,7 +14,7 @@ _PERIODIC = re.compile(
     r"\\pi\s*(?:\\cdot\s*)?([kmnlpt])(?![a-zA-Z_])"
     r"|(?<![a-zA-Z\\])([kmnlpt])\s*(?:\\cdot\s*)?\\pi(?![a-zA-Z])"
 )
-_WORDS = re.compile(r"\\text\{[^{}]*\}|\\[a-zA-Z]+")
+_WORDS = re.compile(r"\\mathbb\{?[A-Z]\}?|\\text\{[^{}]*\}|\\[a-zA-Z]+")
 _NAME = re.compile(r"^[^=<>]{1,40}=|^\s*[a-zA-Z]\s*\\in(?![a-zA-Z])")
 _LETTER = re.compile(r"[a-zA-Z]")
 

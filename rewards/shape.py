@@ -136,7 +136,7 @@ _BASES = {
 }
 _CURRENCIES = frozenset("$€£¥₹")
 _SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9}
-_SCALES["trillion"] = 10**12
+_SCALES |= {"trillion": 10**12, "dozen": 12}
 _PERCENT = ("%", r"\%", '"percent', '"pct', '"percentage')
 _DEGREE = ["^", "{", r"\circ", "}"]
 _NUMBER_SETS = r"\\mathbb\{?[RZNQC]\}?(?:\s?[_^]\s?(?:\{[^{}]*\}|[+*\d]))*"
@@ -151,7 +151,7 @@ _QUALIFIER = re.compile(
     rf"(?:{_NUMBER_KINDS}\s)*(?:integers?|constants?|numbers?)\s*\}}?)\s*[.,)]?\s*$"
 )
 _FOR_ALL = re.compile(
-    r"[,;]?\s*\\text\{\s*,?\s*for (?:all|any|every|each)\s(?:" + _NUMBER_KINDS + r"\s)*"
+    r"[,;]?\s*\\text\{\s*,?\s*for (?:all|any|every|each|some)\s(?:" + _NUMBER_KINDS + r"\s)*"
     r"(?:integers?|numbers?|reals?)?\s*\}\s*[a-zA-Z]?(?:\s*\\in\s*" + _NUMBER_SETS + r"|\s*\\[gl]e\s*\d+"
     r"|\s*[<>]\s*\d+)?\s*(?=,|;|$|\\text)"
 )
@@ -203,11 +203,25 @@ def _answer(tokens: Tokens) -> Shape:
 
 
 def _several(shapes: list[Shape], *, either: bool) -> Shape:
+    if not either and (found := _limited(shapes)):
+        return found
     if either or any(isinstance(item, Region) for item in shapes):
         regions = [region(item) for item in shapes]
         if all(regions) and any(not isinstance(item, Scalar | Chain) for item in shapes):
             return Region(tuple(part for found in regions if found for part in found.parts))
     return Many("list", tuple(_grouped(_flat(shapes))))
+
+
+def _limited(shapes: list[Shape]) -> Region | None:
+    r"""Return x > 0, x \ne 2 as a region; None for anything else."""
+    holes = [item for item in shapes if isinstance(item, Inequality) and item.signs == ("ne",)]
+    rest = [item for item in shapes if item not in holes]
+    whole = region(rest[0]) if len(rest) == 1 and isinstance(rest[0], Inequality) else None
+    for hole in holes:
+        if whole is None or hole.sides[0][0] != "variable":
+            return None
+        whole = _without(whole, Region((Interval(hole.sides[1], hole.sides[1], (True, True)),)))
+    return whole if holes else None
 
 
 def _flat(shapes: list[Shape]) -> list[Shape]:
@@ -338,10 +352,10 @@ def _chain(sides: list[Tokens], signs: list[str]) -> Shape | None:
 
 _APPLIED = re.compile(r"(?:[A-Za-z]|\\[a-zA-Z]+)(?:_(?:\{[^{}]*\}|\w))?'*\([^()]*\)")
 _NAMED = re.compile(
-    r"(?:\\(?:angle|triangle|Delta|arc|overline|widehat|mathbf))?\{?(?:\\[a-zA-Z]+|[A-Za-z])\}?"
+    r"m?(?:\\(?:angle|triangle|Delta|arc|overline|widehat|mathbf))?\{?(?:\\[a-zA-Z]+|[A-Za-z])\}?"
     r"(?:_(?:\{[^{}]*\}|\w))?(?:'|\^\{?\\prime\}?)*"
 )
-_LENGTHS = re.compile(r"(?:[A-Z](?:_\{?\d\}?)?'*|[_{}+/:|]|\\(?:frac|angle|triangle|overline))+")
+_LENGTHS = re.compile(r"m?(?:[A-Z](?:_\{?\d\}?)?'*|[_{}+/:|]|\\(?:frac|angle|triangle|overline))+")
 _COMPOUND = re.compile(r"[a-zA-Z](?:_\{?\w\}?)?(?:[-+*/]?[a-zA-Z](?:_\{?\w\}?)?)+")
 _COUPLE = re.compile(r"\((.+,.+)\)")
 _NO_NAMES = {"e", "i", r"\pi", r"\infty", r"\emptyset"}
@@ -515,11 +529,13 @@ def _scalar(tokens: Tokens) -> Scalar | None:
         body, percent = body[:-1], True
     if body[-4:] == _DEGREE:
         body, words = body[:-4], ["°", *words]
-    words = [word.removeprefix('"') for word in words]
-    scale = _SCALES.get(words[0].lower().removesuffix("s"), 1) if words else 1
+    spelled = [word.removeprefix('"') for word in words]
+    words = [word.lower().strip(".") for word in spelled]
+    scale = _SCALES.get(words[0].removesuffix("s"), 1) if words else 1
     words = words if scale == 1 else words[1:]
-    if words and words[0].lower() in ("percent", "pct", "percentage"):
+    if words and words[0] in ("percent", "pct", "percentage"):
         percent, words = True, words[1:]
+    named = _unit(spelled[len(spelled) - len(words) :])  # whose symbols have a case
     if not body or _has_prose(body):
         return None
     try:
@@ -528,7 +544,7 @@ def _scalar(tokens: Tokens) -> Scalar | None:
         tree = None
     if tree and scale > 1:
         tree = ("multiply", tree, ("number", Fraction(scale)))
-    return Scalar(" ".join(body), tree, _unit(words), tuple(map(_singular, words)), percent)
+    return Scalar(" ".join(body), tree, named, tuple(words), percent)
 
 
 def _has_prose(tokens: Tokens) -> bool:
@@ -545,11 +561,6 @@ def _has_prose(tokens: Tokens) -> bool:
 
 def _unit(words: Tokens) -> Unit | None:
     return unit(" ".join(words).replace(" ^ ", "^").replace("{ ", "").replace(" }", "")) if words else None
-
-
-def _singular(word: str) -> str:
-    word = word.lower().strip(".")
-    return word[:-1] if len(word) > 3 and word.endswith("s") else word
 
 
 def _with_currency(tokens: Tokens) -> Scalar | None:

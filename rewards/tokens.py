@@ -33,7 +33,7 @@ _SHORT_UNITS = frozenset(
 )
 # two and three letters that are rather a word than a product
 _SMALL_WORDS = frozenset(
-    "is it of to we he me us the has was can had all any may our are you not but for yes odd two "
+    "no is it of to we he me us the has was can had all any may our are you not but for yes odd two "
     "six ten one day red see".split()
 )
 _CURRENCIES = frozenset("USD EUR GBP JPY INR Rs US".split())

@@ -107,6 +107,8 @@ def proportional(first: Expression, second: Expression, *, positive: bool = Fals
         a, b = evaluator.value(first), evaluator.value(second)
         if a is None or b is None:
             continue
+        if not _float(a) and not _float(b):
+            continue  # the point solves both
         if not _float(a) or not _float(b):
             return False
         ratios.append(_float(a) / _float(b))
