@@ -179,6 +179,26 @@ def workers() -> list[Finding]:
     return [Finding("workers", OK, detail)]
 
 
+def sandbox() -> list[Finding]:
+    """What locks in the programs that the verifier `code` runs, and that one runs."""
+    from rlvr.reward.example import EXAMPLES
+    from rlvr.rewards.sandbox import probe
+    from rlvr.rewards.scorer import Scorer
+    from rlvr.rewards.verdict import Outcome, Sample
+
+    (_, strength, advice), *layers = probe.rows()
+    shown = f"{strength} ({', '.join(f'{name}: {there}' for name, there, _ in layers)})"
+    if probe.refusal("local", unsafe=False) is not None:
+        return [Finding("sandbox", WARN, shown, advice)]
+    row = EXAMPLES["code"][0]
+    with Scorer(["code"], workers=1) as scorer:
+        verdict = scorer.score([Sample("", row["right"], row=row)])[0].verdict
+    if verdict.outcome is not Outcome.CORRECT:
+        reason = f"a right program is {verdict.outcome.value}: {verdict.reason}"
+        return [Finding("sandbox", FAIL, f"{shown}; {reason}")]
+    return [Finding("sandbox", OK, f"{shown}; a program ran in {1000 * verdict.seconds:.0f} ms")]
+
+
 def disk() -> list[Finding]:
     """Room for runs, for downloads, and for scratch folders."""
     from tempfile import gettempdir
@@ -234,6 +254,7 @@ CHECKS: tuple[Callable[[], list[Finding]], ...] = (
     processor,
     gpu,
     workers,
+    sandbox,
     disk,
     hub,
     limits,
