@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 AUTO = "auto"
 BY_DOMAIN: Mapping[str, str] = {"numeric": "numeric", "mcq": "choice"}
 """Verifiers that `auto` takes instead of math."""
-SHOWN = 15  # lines of a table by source, domain or class; all are in --json
+# lines of a table by source, domain or class; all are in --json
+SHOWN, FEW = 15, 3
 
 
 def bench(
@@ -115,10 +116,13 @@ def _overview(figures: Mapping[str, Any]) -> "Table":
 def _breakdown(tag: str, groups: Mapping[str, Mapping[str, Any]]) -> "Table":
     table = _table(tag, "n", "accuracy", "false +", "false -")
     worst = sorted(groups.items(), key=lambda item: item[1]["accuracy"])
-    for name, part in worst[:SHOWN]:
+    faulty = [name for name, part in worst if part["accuracy"] < 1.0]
+    shown = worst[: min(SHOWN, max(FEW, len(faulty)))]
+    for name, part in shown:
         table.add_row(name, *_cells(part))
-    if len(worst) > SHOWN:
-        table.add_row(f"{len(worst) - SHOWN} more, with fewer errors", "", "", "", "")
+    if len(worst) > len(shown):
+        fewer = "without an error" if len(shown) >= len(faulty) else "with fewer errors"
+        table.add_row(f"{len(worst) - len(shown)} more, {fewer}", "", "", "", "")
     return table
 
 

@@ -150,9 +150,13 @@ EXAMPLES: Mapping[str, Sequence[Row]] = {
     ),
     "instructions": (
         {
-            "prompt": "Describe a river in at least ten words, without commas.",
-            "instruction_id_list": ["length_constraints:number_words", "punctuation:no_comma"],
-            "kwargs": [{"relation": "at least", "num_words": 10}, {}],
+            "prompt": "Describe a river with its boats, in at least ten words without commas.",
+            "instruction_id_list": [
+                "length_constraints:number_words",
+                "punctuation:no_comma",
+                "keywords:existence",
+            ],
+            "kwargs": [{"relation": "at least", "num_words": 10}, {}, {"keywords": ["slow"]}],
             "right": "The river is long and slow and carries small boats to the sea.",
             "wrong": "A river, long, slow.",
         },
