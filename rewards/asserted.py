@@ -38,6 +38,7 @@ _ENDED = re.compile(r"\s*(?:[.,;:)\]/|&!?]|[-–—]\s|$)")
 _EXPLAINED = re.compile(
     r"\s+(?:because|since|as|due|for|which|and|or|not|based|given|rather|instead|is)\b", re.I
 )
+_GOES_ON = re.compile(r"\s+[A-Z](?!\w)")
 _JOINT = re.compile(r"[,/&|+;(\[→]|\b(?:and|or|maybe|perhaps|possibly|alternatively)\b", re.I)
 _SENTENCE_END = re.compile(r"(?<=.)[.!](?=\s|$)", re.S)
 _CLAUSE = re.compile(r"[,;.]\s|\bbut\b")
@@ -103,7 +104,12 @@ def _confirmed(label: str, rest: str, known: Options) -> str:
 def _listed(rest: str, known: Options) -> Iterator[str]:
     """Yield the labels that go on from a label: , B or C."""
     following = _NEXT.match(rest)
-    while following and (label := _label(following, known)):
+    while following:
+        label = _label(following, known)
+        if label is None and _GOES_ON.match(rest, following.end()):
+            label = known.label(following["bare"] or "")  # the A of B A C is no article
+        if label is None:
+            return
         group = "inner" if following["inner"] else "bare"
         between = rest[: following.start(group)]
         is_joint = not between.strip() or _JOINT.search(between)  # C D, or C or D

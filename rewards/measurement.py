@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from rlvr.rewards.answer.notation import canonical
 from rlvr.rewards.doubt import leaves_open, retracts, takes_back
-from rlvr.rewards.notation import canonical
 from rlvr.rewards.quantity import MAX_DIGITS, quantity
 from rlvr.rewards.units import plain_unit, unit
 
@@ -99,7 +99,7 @@ def stated_measurement(line: str) -> Measurement | None:
     line = line[:MAX_TEXT]
     end = _SENTENCE_END.search(line)
     sentence = line[: end.start()] if end else line
-    if leaves_open(sentence) or takes_back(sentence) or retracts(line):
+    if leaves_open(line[: end.end()] if end else line) or takes_back(sentence) or retracts(line):
         return None
     text = _plain(sentence)
     start = _lead(text)

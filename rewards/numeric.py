@@ -113,16 +113,23 @@ def _difference(gold: Measurement, answer: Measurement, config: Config) -> str:
     """Return what is different, in one line; "" where the answer is right."""
     if config.unit == "required" and not answer.unit:
         return f"no unit, where the gold answer is in {gold.unit}"
-    factor = Fraction(1) if config.unit == "ignored" else _conversion(answer.unit, gold.unit)
+    # the one without a percent sign, where the other has it
+    plain = None if gold.is_percent == answer.is_percent else answer if gold.is_percent else gold
+    factor: Fraction | None = Fraction(1)
+    if config.unit != "ignored":
+        factor = None if plain and plain.unit else _conversion(answer.unit, gold.unit)
     if factor is None:
-        return f"in {answer.unit}, not {gold.unit}"
+        return f"{_shown(answer)}, not {_shown(gold)}"
     answer = _scaled(answer, factor)
     if _agree(_share(gold), _share(answer), config):
         return ""
-    if config.percent == "either" and gold.is_percent != answer.is_percent:
-        without_sign = answer if gold.is_percent else gold
-        if abs(without_sign.value) >= 1 and _agree(gold, answer, config):
-            return ""
+    if (
+        plain
+        and config.percent == "either"
+        and abs(plain.value) >= 1
+        and _agree(gold, answer, config)
+    ):
+        return ""
     return f"{_shown(answer)}, not {_shown(gold)}"
 
 

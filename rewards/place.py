@@ -5,7 +5,8 @@ r"""Where a short answer stands in a completion, for verifiers that read it as t
     C                                                                 else the whole text
 
 It is looked for after the last closed think block, inside the `<answer>` tag where there is one, and
-before a next question that the model asks itself. Tags that disagree are no answer.
+before the end of the turn or a next question that the model asks itself. Tags that disagree are no
+answer.
 """
 
 import re
@@ -23,7 +24,7 @@ Kind = Literal["box", "tag", "stated", "whole"]
 _STATED = re.compile(
     r"""
       (?: (?: \banswers? (?:\s(?:choice|option|letter))?
-              (?: \s(?:to|for|of|in|here)\b [^.:;?!\n]{0,80}? )?
+              (?: \s(?:to|for|of|in|here)\b (?:[ \t][^\s.:;?!]{1,30}){0,10}? )?
           | \bresult
           | \b(?:correct|right|best|final|chosen)\s(?:option|choice|statement|letter|one)
           | \b(?:réponse|respuesta|resposta|risposta|antwort) )
@@ -41,6 +42,8 @@ _BETWEEN = re.compile(r"[\s*_:：=]*")
 _NEXT_QUESTION = re.compile(
     r"^[ \t#*]{0,8}(?:Question|Problem|Q)[ \t]?\d{0,4}[ \t*]{0,4}[:.]", re.M
 )
+
+_END_OF_TURN = re.compile(r"<\|(?:im_end|eot_id|eom_id|end[a-z_]{0,20})\|>|<end_of_turn>|</s>")
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def find(completion: str) -> Found | Verdict:
     text = after_thought(clean(completion))
     if text is None:
         return unparsable("the think block is not closed")
-    text = before_next_question(text)
+    text = before_next_question(_END_OF_TURN.split(text, 1)[0])
     tagged = tag_contents(text)
     if len(tagged) > 1:
         return unparsable("answer tags that disagree")

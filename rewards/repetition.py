@@ -4,8 +4,8 @@
     value = -max(0, share - free) / (1 - free)
 
 An n-gram is a run of n words; a word is letters and digits of ASCII, at most 16, or any other
-character by itself, so that scripts without blanks and "aaaa..." count too. Add it to a verifier of
-the answer, `- repetition: {weight: 0.5}`.
+character by itself, so that scripts without blanks, "aaaa..." and pages of blanks count too. Add it to
+a verifier of the answer, `- repetition: {weight: 0.5}`.
 Differs from the paper: there each repeated token is punished, here the whole completion.
 Paper: Demystifying Long Chain-of-Thought Reasoning in LLMs (Appendix C.2) https://arxiv.org/abs/2502.03373
 """
@@ -15,13 +15,14 @@ from collections.abc import Callable
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rlvr.rewards.extraction import MAX_COMPLETION
 from rlvr.rewards.length import punished
 from rlvr.rewards.verdict import Sample, Verdict
 
 COLUMNS: tuple[str, ...] = ()
 BOUNDED = True
 
-_WORD = re.compile(r"[A-Za-z0-9]{1,16}|\S")
+_WORD = re.compile(r"[A-Za-z0-9]{1,16}|\S|\s{16}")
 
 
 class Config(BaseModel):
@@ -54,7 +55,7 @@ def repeated_share(text: str, ngram: int) -> float:
         >>> repeated_share("a b a b a b", 2)
         0.6
     """
-    words = _WORD.findall(text)
+    words = _WORD.findall(text[-MAX_COMPLETION:])
     count = len(words) - ngram + 1
     if count < 1:
         return 0.0

@@ -50,6 +50,7 @@ _SPELLED = (
     (re.compile(r"\b(?:cubic|cu\.?)\s([^\W\d_]+)", re.I), r"\1^3"),
     (re.compile(r"([^\W\d_]+)\ssquared\b", re.I), r"\1^2"),
     (re.compile(r"([^\W\d_]+)\scubed\b", re.I), r"\1^3"),
+    (re.compile(r"° (?=[CF]\b)"), "°"),
     (re.compile(r"\bdegrees? (celsius|fahrenheit|C|F)\b", re.I), r"\1"),
     (re.compile(r"\s?\b(?:per|an?)\s"), "/"),
 )
