@@ -33,9 +33,7 @@ Sandbox = LocalSandbox | RemoteSandbox
 COLUMNS = ("tests",)
 OPTIONAL_COLUMNS = ("entry_point", "setup")
 BOUNDED = False
-DEADLINE = 60.0
-"""Seconds: `total_seconds` and what starting a sandbox takes on a loaded machine."""
-_STARTING = 20.0
+_STARTING = 20.0  # seconds that a sandbox may take to start on a loaded machine
 
 
 class Config(BaseModel):
@@ -43,12 +41,13 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    all_or_nothing: bool = False
-    """A program that fails one test is wrong; the tests after it are not run."""
+    all_or_nothing: bool = True
+    """A program that fails one test is wrong, and the tests after it are not run. False: the
+    verdict is the share of tests that pass, which also pays for constants and lucky guesses."""
     seconds: float = Field(5.0, gt=0, allow_inf_nan=False)
-    """Processor time of one test. It also ends after twice as much wall time."""
-    total_seconds: float = Field(30.0, gt=0, le=DEADLINE - _STARTING)
-    """Wall time of all tests together; tests that are not reached are failed. At most 40."""
+    """Processor time of one test. It also ends after three times as much wall time."""
+    total_seconds: float = Field(30.0, gt=0, allow_inf_nan=False)
+    """Wall time of all tests together; tests that are not reached are failed."""
     memory_mib: int = Field(1024, ge=64)
     """Address space of a program."""
     max_tests: int | None = Field(None, ge=1)
@@ -72,27 +71,32 @@ class Config(BaseModel):
     """Run programs although this machine cannot lock them in."""
 
 
-def check(config: Config) -> str | None:
-    """Return why this machine cannot run the verifier; None if it can."""
-    if config.backend == "http":
-        if config.url is None:
-            return "backend is http, so url is needed: the address of a SandboxFusion service"
-        if config.packages:
-            return "packages is for this machine; what the service has cannot be set from here"
-        return None
-    if config.url is not None:
-        return f"url has no effect with backend {config.backend}; set backend: http, or remove it"
-    return refusal(config.backend, unsafe=config.unsafe)
+def DEADLINE(config: Config) -> float:
+    """Return the seconds that the pool allows one sample."""
+    return config.total_seconds + _STARTING
+
+
+def ready(config: Config) -> None:
+    """Raise ValueError where programs cannot be locked in here, or options have no effect."""
+    if reason := _refusal(config):
+        raise ValueError(f"verifier code: {reason}")
+
+
+def _refusal(config: Config) -> str | None:
+    if config.backend != "http":
+        if config.url is not None:
+            return f"url has no effect with backend {config.backend}; set backend: http"
+        return refusal(config.backend, unsafe=config.unsafe)
+    if config.url is None:
+        return "backend is http, so url is needed: the address of a SandboxFusion service"
+    if config.packages:
+        return "packages has no effect with backend http: the service has what it has"
+    return None
 
 
 def build(config: Config) -> Callable[[Sample], Verdict]:
-    """Return the verifier; its processes start with the first sample.
-
-    Raises:
-        ValueError: Where programs cannot be locked in here, or options do not go together.
-    """
-    if reason := check(config):
-        raise ValueError(f"verifier code: {reason}")
+    """Return the verifier; its processes start with the first sample. Raises as `ready`."""
+    ready(config)
     boxes: dict[int, Sandbox] = {}  # by process: a worker forked later has its own
 
     def verify(sample: Sample) -> Verdict:
@@ -123,6 +127,12 @@ def fault(sample: Sample, config: Config) -> str | None:
     except Unusable as error:
         return str(error)
     return None
+
+
+def answer_text(sample: Sample, config: Config) -> str:  # noqa: ARG001 - every verifier takes one
+    """Return the program, where it is found again in itself."""
+    program = program_of(sample.completion) or ""
+    return program if (program_of(program) or "") == program else sample.completion
 
 
 def make_sandbox(config: Config) -> Sandbox:

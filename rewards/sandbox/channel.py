@@ -5,10 +5,11 @@ the time is over.
 """
 
 import contextlib
+import math
 import os
 import select
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from rlvr.rewards.sandbox.request import Status, Stopped
@@ -78,7 +79,7 @@ class Streams:
         """Write and read until the program has closed its output and its errors."""
         while reading := [d for d in self._read if d in self._open]:
             writing = [d for d in self._sent if d in self._open]
-            readable, writable, _ = select.select(reading, writing, [], wait())
+            readable, writable = _ready(reading, writing, wait())
             for descriptor in writable:
                 self._write(descriptor)
             for descriptor in readable:
@@ -143,11 +144,11 @@ class LocalSession(Session):
             outgoing = memoryview(dumps(message))
             line = bytearray()
             while not line.endswith(b"\n"):
-                writing = [self._channel] if outgoing else []
-                ready = select.select([self._channel], writing, [], self._clock.wait())
-                if ready[1]:
+                here = self._channel.fileno()
+                readable, writable = _ready([here], [here] if outgoing else [], self._clock.wait())
+                if writable:
                     outgoing = outgoing[self._channel.send(outgoing[:_PIECE]) :]
-                if ready[0]:
+                if readable:
                     piece = self._channel.recv(_PIECE)
                     line += piece
                     if not piece or len(line) > MAX_BYTES or outgoing:
@@ -185,13 +186,14 @@ class Reports:
     def next(self) -> Mapping[str, Any] | None:
         """Return the next report; None where the judge has ended."""
         while b"\n" not in self._received:
-            writing = [self._channel] if self._outgoing else []
-            ready = select.select([self._channel], writing, [], self._clock.wait())
+            here = self._channel.fileno()
+            writing = [here] if self._outgoing else []
+            readable, writable = _ready([here], writing, self._clock.wait())
             try:
-                if ready[1]:
+                if writable:
                     sent = self._channel.send(self._outgoing[:_PIECE])
                     self._outgoing = self._outgoing[sent:]
-                piece = self._channel.recv(_PIECE) if ready[0] else None
+                piece = self._channel.recv(_PIECE) if readable else None
             except OSError:
                 piece = b""
             if piece == b"":
@@ -205,3 +207,17 @@ class Reports:
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         while (report := self.next()) is not None:
             yield report
+
+
+def _ready(
+    reading: Sequence[int], writing: Sequence[int], seconds: float
+) -> tuple[list[int], list[int]]:
+    """Return the descriptors that can be read, or are at their end, and those to be written."""
+    poll = select.poll()  # unlike select, it takes descriptors above 1023
+    for descriptor in {*reading, *writing}:
+        events = select.POLLIN if descriptor in reading else 0
+        poll.register(descriptor, events | (select.POLLOUT if descriptor in writing else 0))
+    ended = select.POLLHUP | select.POLLERR
+    found = dict(poll.poll(math.ceil(seconds * 1000)))
+    readable = [d for d in reading if found.get(d, 0) & (select.POLLIN | ended)]
+    return readable, [d for d in writing if found.get(d, 0) & (select.POLLOUT | ended)]

@@ -53,7 +53,7 @@ class Control:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                self._command(theirs.fileno(), bwrap=bwrap),
+                self._command(theirs.fileno(), bwrap=bwrap, packages=bool(packages)),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno(), self._lock],
@@ -100,10 +100,10 @@ class Control:
         """End it, with all that it forked."""
         self._finalizer()
 
-    def _command(self, descriptor: int, *, bwrap: bool) -> list[str]:
+    def _command(self, descriptor: int, *, bwrap: bool, packages: bool) -> list[str]:
         project = str(Path(rlvr.__file__).parents[1])
         python = [sys.executable, "-s", "-S", "-P", "-B", "-c", _BOOT, project, str(descriptor)]
-        return [*bubblewrap.prefix(self._scratch), *python] if bwrap else python
+        return [*bubblewrap.prefix(self._scratch, packages=packages), *python] if bwrap else python
 
 
 def _end(

@@ -8,6 +8,7 @@ import contextlib
 import math
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -42,6 +43,7 @@ class LocalSandbox:
         self._packages = list(packages)
         self._bwrap = bwrap
         self._control: Control | None = None
+        self._lock = threading.Lock()
 
     def run(self, request: ExecutionRequest) -> ExecutionResult:
         """Run a program as a script."""
@@ -96,15 +98,16 @@ class LocalSandbox:
     def _running(
         self, forks: Sequence[tuple[str, list[int]]], limits: Limits
     ) -> Iterator["Execution"]:
-        if self._control is None or not self._control.alive():
-            self.close()
-            self._control = Control(self._packages, bwrap=self._bwrap)
-        try:
-            with Execution(self._control, forks, limits) as execution:
-                yield execution
-        except SandboxBroken:
-            self.close()
-            raise
+        with self._lock:
+            if self._control is None or not self._control.alive():
+                self.close()
+                self._control = Control(self._packages, bwrap=self._bwrap)
+            try:
+                with Execution(self._control, forks, limits) as execution:
+                    yield execution
+            except SandboxBroken:
+                self.close()
+                raise
 
 
 class Execution:

@@ -19,14 +19,12 @@ class Probe:
         seccomp: A filter of system calls can be installed.
         uid: Executions run as a user of their own.
         limits: Memory, time and files of a process can be limited.
-        bwrap: Why bubblewrap's namespaces cannot be had; None where they can.
     """
 
     landlock: int
     seccomp: bool
     uid: bool
     limits: bool
-    bwrap: str | None
 
     @property
     def strong(self) -> bool:
@@ -36,16 +34,15 @@ class Probe:
 
 @cache
 def probe() -> Probe:
-    """Look at this machine; nothing is changed, and bubblewrap is started once."""
+    """Look at this machine; nothing is changed."""
     if platform.system() != "Linux":
-        return Probe(0, False, False, False, "bubblewrap needs Linux")
+        return Probe(0, seccomp=False, uid=False, limits=False)
     libc = lockdown.load_libc()
     return Probe(
         landlock.version(libc),
         seccomp.available(libc),
         lockdown.can_change_uid(),
         hasattr(resource, "RLIMIT_AS"),
-        bubblewrap.works(),
     )
 
 
@@ -53,44 +50,45 @@ def rows() -> list[tuple[str, str, str]]:
     """Return what there is as (name, state, detail), for a table."""
     found = probe()
     machine = f"{platform.system()} {platform.release()}, {platform.machine()}"
-    namespaces = found.bwrap is None
+    failure = bubblewrap.failure()
+    namespaces = failure is None
     table = [
-        ("sandbox", "strong" if found.strong or namespaces else "weak", _advice(found)),
+        (
+            "sandbox",
+            "strong" if found.strong or namespaces else "weak",
+            _advice(found, namespaces=namespaces),
+        ),
         ("landlock", f"version {found.landlock}" if found.landlock else "no", _files(found)),
         ("seccomp", _yes(found.seccomp), f"filter of system calls; {machine}"),
         ("user id", _yes(found.uid), "executions run as nobody's user" if found.uid else _user()),
         ("limits", _yes(found.limits), "memory, processor time, files, size of files"),
-        ("bubblewrap", _yes(namespaces), found.bwrap or "namespaces with backend: bwrap"),
+        ("bubblewrap", _yes(namespaces), failure or "namespaces, with backend: bwrap"),
     ]
     return table
 
 
 def refusal(backend: Literal["local", "bwrap"], *, unsafe: bool) -> str | None:
     """Return why untrusted code is not run here; None where it may be."""
-    found = probe()
     if backend == "bwrap":
-        return (
-            found.bwrap and f"backend is bwrap, but {found.bwrap}; install bubblewrap, or use local"
-        )
+        reason = bubblewrap.failure()
+        return reason and f"backend is bwrap, but {reason}; install bubblewrap, or use local"
+    found = probe()
     if found.strong or unsafe:
         return None
-    missing = [
-        name
-        for name, there in (("Landlock", found.landlock), ("seccomp", found.seccomp))
-        if not there
-    ]
-    other = "set backend: bwrap" if found.bwrap is None else f"({found.bwrap})"
+    there = {"Landlock": found.landlock > 0, "seccomp": found.seccomp}
+    missing = " and no ".join(name for name, has in there.items() if not has)
+    other = bubblewrap.failure() or "it works here"
     return (
-        f"this machine has no {' and no '.join(missing)}, so a program could reach its files, "
-        f"processes and network. Use bubblewrap {other}, or backend: http with a sandbox service, "
-        "or unsafe: true to run programs all the same"
+        f"this machine has no {missing}, so a program could reach its files, processes and "
+        f"network. Use backend: bwrap ({other}), backend: http with a sandbox service, or "
+        "unsafe: true to run programs all the same"
     )
 
 
-def _advice(found: Probe) -> str:
+def _advice(found: Probe, *, namespaces: bool) -> str:
     if found.strong:
         return "verifier code runs programs here"
-    if found.bwrap is None:
+    if namespaces:
         return "verifier code needs backend: bwrap"
     return "verifier code is refused without backend: http or unsafe: true"
 

@@ -27,7 +27,7 @@ class Limits:
     """What one execution may use.
 
     Attributes:
-        seconds: Processor time of one test. Wall time is limited to `WALL` times as much, since
+        seconds: Processor time of one test. Wall time is limited to `WALL` times as much:
             other processes share the machine.
         memory: Bytes of address space.
         output: Bytes of standard output.
@@ -40,7 +40,8 @@ class Limits:
     total: float = 60.0
 
 
-WALL = 2.0
+WALL = 3.0
+"""Wall time of a test over its processor time, at most."""
 
 
 @dataclass(frozen=True)

@@ -96,11 +96,8 @@ def available(libc: ctypes.CDLL) -> bool:
     return libc.syscall(number, _GET_ACTION_AVAIL, 0, ctypes.byref(errno_action)) == 0
 
 
-def program() -> bytes:
-    """Return the filter for this machine and this process, whose id it holds."""
-    name = machine()
-    if name is None:
-        raise OSError(errno.ENOSYS, f"no system-call numbers for {platform.machine()}")
+def program(name: str, pid: int) -> bytes:
+    """Return the filter for a machine, and for a process that may signal itself only."""
     _, architecture = _MACHINES[name]
     code = [
         (_LOAD, 0, 0, 4),
@@ -115,7 +112,7 @@ def program() -> bytes:
     for number in _numbers(_DENIED, name).values():
         code += [(_EQUAL, 0, 1, number), _refuse(errno.EPERM)]
     for call, number in _numbers(_JUDGED, name).items():
-        block = _judge(call, os.getpid())
+        block = _judge(call, pid)
         code += [(_EQUAL, 0, len(block), number), *block]
     code.append((_RETURN, 0, 0, _ALLOW))
     return b"".join(struct.pack("=HBBI", *step) for step in code)
@@ -123,7 +120,10 @@ def program() -> bytes:
 
 def install(libc: ctypes.CDLL) -> None:
     """Lock this process and its threads for good; `no_new_privs` must be set."""
-    filter_code = program()
+    name = machine()
+    if name is None:
+        raise OSError(errno.ENOSYS, f"no system-call numbers for {platform.machine()}")
+    filter_code = program(name, os.getpid())
     buffer = ctypes.create_string_buffer(filter_code, len(filter_code))
     header = struct.pack("=HxxxxxxQ", len(filter_code) // 8, ctypes.addressof(buffer))
     if libc.prctl(_PR_SET_SECCOMP, _FILTER_MODE, header, 0, 0) != 0:

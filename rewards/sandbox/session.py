@@ -127,8 +127,9 @@ def _raised(name: Any) -> type[ProgramRaised]:
     base = getattr(builtins, name, None) if isinstance(name, str) else None
     if not isinstance(base, type) or not issubclass(base, Exception):
         return ProgramRaised
-    if issubclass(base, UnicodeError | AssertionError):
-        return ProgramRaised  # takes more than a text; and only a test may fail a test
+    # one takes more than a text; a test fails by itself; and `all(map(f, ...))` would end, satisfied
+    if issubclass(base, UnicodeError | AssertionError | StopIteration | StopAsyncIteration):
+        return ProgramRaised
     return type(base.__name__, (ProgramRaised, base), {})
 
 

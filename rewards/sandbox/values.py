@@ -101,8 +101,9 @@ class _Encoder:
     def _other(self, value: Any, depth: int) -> Any:
         if isinstance(value, Iterator):
             return {"iterator": self._all(islice(value, self._left + 1), depth)}
-        if isinstance(value, type) and _TYPES.get(value.__name__) is value:
-            return {"type": value.__name__}
+        for name, kind in _TYPES.items():
+            if value is kind:
+                return {"type": name}
         if callable(getattr(value, "tolist", None)) and not isinstance(value, type):
             return self.tree(value.tolist(), depth - 1)  # arrays and their scalars
         number = None if self._reference is None else self._reference(value)
@@ -171,7 +172,7 @@ class _Decoder:
         if name == "int":
             return int(content, 16)
         if name in ("bytes", "bytearray"):
-            return _TYPES[name](content.encode("latin-1"))
+            return _TYPES[name](content, "latin-1")
         if name == "type":
             return _TYPES[content]
         if name == "object":

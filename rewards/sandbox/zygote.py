@@ -42,6 +42,7 @@ def main(control_descriptor: int) -> None:
     if locks.uid is not None:
         os.chown(scratch, locks.uid, locks.uid)
     locks.libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    os.environ.pop("PWD", None)  # where bubblewrap was started
     os.environ.update(HOME=scratch, TMPDIR=scratch)
     os.chdir(scratch)
     kept = (*finder.descriptors(), control_descriptor)
