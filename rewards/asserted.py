@@ -20,17 +20,19 @@ _TOKEN = (
     r"|(?<!\w)(?P<bare>[A-Za-z]|\d{1,2})(?![\w+#°\u0300-\u036f\u20d0-\u20f0]|[-'’]\w|\s?=|[.,]\d))"
 )
 _LABEL = re.compile(_TOKEN)
+_I_SAY = r"I\s(?:think|believe|guess|choose|pick|say|would\ssay|go\swith)\b"
 _HEAD = re.compile(
-    rf"""(?: [\s:'(\[{{]
+    rf"""(?: [\s:,'(\[{{]
            | \b(?: the|option|choice|letter|answer|statement|number|is|be|it|it's|most|best|correct
                  | right|so|thus|hence|therefore|indeed|for\ssure|of\scourse|[a-z]{{2,12}}ly
-                 | I\s(?:think|believe|guess|choose|would\ssay) )\b(?=[\s:(])
-         )*? {_TOKEN}""",
+                 | {_I_SAY} )\b(?=[\s:,(])
+         )*? (?!{_I_SAY}) {_TOKEN}""",
     re.X | re.I,
 )
 _AFTER_NOUN = re.compile(rf"\b(?:option|choice|letter)\s{_TOKEN}", re.I)
+_AND_OR = "and|or|und|oder|et|ou|y|o|и|или|和|与|或"
 _NEXT = re.compile(
-    rf"(?:\s|[^\w\s]|\b(?:and|or|also|then|plus|maybe|perhaps|possibly|even|option|choice|alternatively)\b){{0,12}}?{_TOKEN}",
+    rf"(?:\s|[^\w\s]|\b(?:{_AND_OR}|also|then|plus|maybe|perhaps|possibly|even|option|choice|alternatively)\b){{0,12}}?{_TOKEN}",
     re.I,
 )
 # what may follow a label that is also a word (A, I, a small letter) or a number
@@ -39,11 +41,11 @@ _EXPLAINED = re.compile(
     r"\s+(?:because|since|as|due|for|which|and|or|not|based|given|rather|instead|is)\b", re.I
 )
 _GOES_ON = re.compile(r"\s+[A-Z](?!\w)")
-_JOINT = re.compile(r"[,/&|+;(\[→]|\b(?:and|or|maybe|perhaps|possibly|alternatively)\b", re.I)
+_JOINT = re.compile(rf"[,/&|+;(\[→]|\b(?:{_AND_OR}|maybe|perhaps|possibly|alternatively)\b", re.I)
 _SENTENCE_END = re.compile(r"(?<=.)[.!](?=\s|$)", re.S)
 _CLAUSE = re.compile(r"[,;.]\s|\bbut\b")
 _HEDGE = re.compile(
-    r"\b(?:or|maybe|perhaps|possibly|alternatively|unless|(?:could|might|may)\s(?:also\s)?be)\b",
+    r"\b(?:or|oder|ou|или|或|maybe|perhaps|possibly|alternatively|unless|(?:could|might|may)\s(?:also\s)?be)\b",
     re.I,
 )
 _AGAINST = re.compile(
@@ -74,6 +76,18 @@ def asserted(text: str, known: Options) -> str | None:
     if None in (named, inside) or named == inside:
         return inside if named is None else named
     return REFUSED
+
+
+def alone(line: str, known: Options) -> str | None:
+    """Return the label that a line consists of, as in **C.** or "So it is (C)"; None for any other.
+
+    Example:
+        >>> alone("**C.**", Options()), alone("C is wrong", Options())
+        ('C', None)
+    """
+    text = unmarked(line[:MAX_TEXT]).strip().lstrip("#>- ")
+    head = _HEAD.match(text)
+    return _label(head, known) if head and not text[head.end() :].strip(" .:!)]}'") else None
 
 
 def _label(match: re.Match[str], known: Options) -> str | None:

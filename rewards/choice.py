@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from pydantic import BaseModel, ConfigDict
 
-from rlvr.rewards.asserted import REFUSED, asserted
+from rlvr.rewards.asserted import REFUSED, alone, asserted
 from rlvr.rewards.options import Options, gold_label, options
 from rlvr.rewards.place import Found, find
 from rlvr.rewards.verdict import CORRECT, Sample, Verdict, skipped, unparsable, wrong
@@ -21,13 +21,10 @@ COLUMNS = ("answer",)
 OPTIONAL_COLUMNS = ("choices",)
 BOUNDED = True
 
+MAX_STATED = 2  # options that "the answer is" names in turn; more are a list of guesses
 MAX_PRAISE = 2000  # characters at the end in which "C is correct" is looked for
 
-_MARKS = r"[\s*_#>$`]*"
-_ALONE = re.compile(
-    rf"{_MARKS}(?:(?:option|choice)\s)?[(\[]?([A-Z0-9]{{1,2}})[)\]]?[.:]?{_MARKS}", re.I
-)
-_LABELLED = re.compile(rf"{_MARKS}(?:[(\[]([A-Z0-9])[)\]]|([A-Z0-9])[.):])[.:]?{_MARKS}(?=\s)")
+_LABELLED = re.compile(r"[\s*_#>$`]*(?:[(\[]([A-Z0-9])[)\]]|([A-Z0-9])[.):])[.:]?[\s*_$`]*(?=\s)")
 _HEADED = re.compile(r"[A-Z]\s[A-Z0-9]")
 _PRAISED = re.compile(
     r"(?<!\w)[(\[]?([A-Z])[)\]]?\*{0,2}\s(?:is|must\sbe|would\sbe|seems)\s(?:\w+\s){0,3}?"
@@ -86,37 +83,36 @@ def stated_label(found: Found, known: Options) -> str | None:
     if found.kind == "box":
         labels = {asserted(text, known) for text in found.texts}
         return labels.pop() if len(labels) == 1 else REFUSED
+    label = None
     if found.kind == "stated":
-        stated = (asserted(line, known) for line in found.texts)
+        stated = [asserted(line, known) for line in found.texts]
+        if len(set(stated) - {None, REFUSED}) > MAX_STATED:
+            return REFUSED
         label = next((label for label in stated if label is not None), None)
-    else:
-        label = None
     return _from_lines(found.text, known) if label is None else label
 
 
 def _from_lines(text: str, known: Options) -> str | None:
-    """Return the option of a text that has no "answer is": its first or last line, or praise."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    edges = (lines[-1], lines[0])
-    for pattern in (_ALONE, _LABELLED):
-        named = [label for line in lines if (label := _line_label(pattern, line, known))]
-        at_edge = [line for line in edges if _line_label(pattern, line, known)]
-        if at_edge and len(set(named)) == 1:
-            return asserted(at_edge[0], known)
-        if at_edge and pattern is _ALONE:
-            return REFUSED
-    if len(lines) == 1 and (_HEADED.match(lines[0].strip()) or known.texts):
+    """Return the option of a text that has no "answer is": its last or first line, or praise."""
+    lines = [line for line in text.splitlines() if any(map(str.isalnum, line))] or [""]
+    if label := alone(lines[-1], known):
+        is_list = len(lines) > 1 and alone(lines[-2], known) not in (None, label)
+        return REFUSED if is_list else label
+    for label_of in (alone, _labelled):
+        named = {label for line in lines if (label := label_of(line, known))}
+        edge = next((line for line in (lines[-1], lines[0]) if label_of(line, known)), None)
+        if edge and len(named) == 1:
+            return asserted(edge, known)
+    label = None
+    if len(lines) == 1 and (known.texts or _HEADED.match(lines[0].strip())):
         label = asserted(lines[0], known)
-    else:
-        label = None
     return _praised(text[-MAX_PRAISE:], known) if label is None else label
 
 
-def _line_label(pattern: re.Pattern[str], line: str, known: Options) -> str | None:
-    match = pattern.match(line)
-    if match is None or (pattern is _ALONE and match.end() != len(line)):
-        return None
-    return known.label(next(filter(None, match.groups())))
+def _labelled(line: str, known: Options) -> str | None:
+    """Return the label before a text: C. Paris."""
+    match = _LABELLED.match(line)
+    return known.label(match[1] or match[2]) if match else None
 
 
 def _praised(text: str, known: Options) -> str | None:

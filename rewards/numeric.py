@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -31,6 +32,10 @@ BOUNDED = True
 
 DECIMAL_TOLERANCE = Fraction(1, 10**6)
 """Relative; for numbers that are not written exactly. Single precision, printed, is within it."""
+
+
+MAX_STATED = 4
+"""Numbers that "the answer is" names in turn; more are a list of guesses."""
 
 
 class Config(BaseModel):
@@ -58,7 +63,7 @@ class Config(BaseModel):
 
 def fault(sample: Sample, config: Config) -> str | None:
     """Return why the gold answer is unusable; None if it is usable."""
-    gold = gold_measurement(sample.answer)
+    gold = gold_measurement(str(sample.answer))
     if gold is None:
         return f"the gold answer {str(sample.answer)[:80]!r} is not one number"
     if config.unit == "required" and not gold.unit:
@@ -66,9 +71,10 @@ def fault(sample: Sample, config: Config) -> str | None:
     return None
 
 
-def gold_measurement(answer: Any) -> Measurement | None:
+@lru_cache(maxsize=1024)
+def gold_measurement(answer: str) -> Measurement | None:
     """Return the gold number; of a full solution its final answer."""
-    found = find(str(answer))
+    found = find(answer)
     answers = [] if isinstance(found, Verdict) else _answers(found)
     return answers[0] if len(answers) == 1 else None
 
@@ -77,9 +83,9 @@ def build(config: Config) -> Callable[[Sample], Verdict]:
     """Return the verifier."""
 
     def verify(sample: Sample) -> Verdict:
-        gold = gold_measurement(sample.answer)
-        if gold is None or fault(sample, config):
-            return skipped(fault(sample, config) or "no gold number")
+        reason, gold = fault(sample, config), gold_measurement(str(sample.answer))
+        if reason or gold is None:
+            return skipped(reason or "")
         found = find(sample.completion)
         if isinstance(found, Verdict):
             return found
@@ -100,13 +106,14 @@ def build(config: Config) -> Callable[[Sample], Verdict]:
 def _answers(found: Found) -> list[Measurement]:
     """Return the numbers that are the answer, all of them where several are boxed."""
     if found.kind == "stated":
-        line = next((line for line in found.texts if any(c.isdigit() for c in line)), "")
-        answers = [stated_measurement(line)]
+        lines = [line for line in found.texts if any(c.isdigit() for c in line)]
+        stated = [stated_measurement(line) for line in lines]
+        answers = stated[:1] if len({each and each.value for each in stated}) <= MAX_STATED else []
     elif found.kind == "tag":
         answers = [measurement(found.texts[0]) or stated_measurement(found.texts[0])]
     else:
         answers = [measurement(text) for text in found.texts]
-    return [answer for answer in answers if answer is not None] if None not in answers else []
+    return [] if None in answers else [answer for answer in answers if answer is not None]
 
 
 def _difference(gold: Measurement, answer: Measurement, config: Config) -> str:

@@ -72,6 +72,7 @@ def test_the_gold_number_is_right_in_every_usual_place_and_writing(text):
         "The answer is not 7.",
         "The answer is 7?",
         "The answer is 7. This is wrong.",
+        " ".join(f"The answer is {guess}." for guess in range(8)),
         "Step 6 gave 7",
         "1 2 3 4 5 6 7",
         "{answer}",
@@ -208,7 +209,8 @@ def test_thousands_separators_change_nothing(value):
 
 
 @given(
-    st.sampled_from(["m", "g", "s", "L", "N", "J", "W", "V", "Hz", "Pa"]), st.sampled_from(["n", "u", "m", "c", "d", "h", "k", "M", "G", "T"])
+    st.sampled_from(["m", "g", "s", "L", "N", "J", "W", "V", "Hz", "Pa"]),
+    st.sampled_from(["n", "u", "m", "c", "d", "h", "k", "M", "G", "T"]),
 )
 def test_prefixes_of_a_unit_are_powers_of_ten(symbol, prefix):
     base, scaled = unit(symbol), unit(prefix + symbol)
