@@ -16,15 +16,16 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlvr.rewards.agreement import Rules, Undecided, equal
-from rlvr.rewards.algebra import algebra
+from rlvr.rewards.answer.agreement import equal
+from rlvr.rewards.answer.algebra import algebra
+from rlvr.rewards.answer.final import MAX_ANSWER, find_answers, prose
+from rlvr.rewards.answer.notation import canonical
+from rlvr.rewards.answer.parameter import renamed
+from rlvr.rewards.answer.reading import shape
+from rlvr.rewards.answer.rules import Rules, Undecided
 from rlvr.rewards.doubt import leaves_open, takes_back
 from rlvr.rewards.extraction import boxed_answers, closing_brace
-from rlvr.rewards.final_answer import MAX_ANSWER, find_answers, prose
-from rlvr.rewards.notation import canonical
-from rlvr.rewards.parameter import renamed
 from rlvr.rewards.quantity import quantity
-from rlvr.rewards.shape import shape
 from rlvr.rewards.verdict import CORRECT, Sample, Verdict, skipped, unparsable, wrong
 
 COLUMNS = ("answer",)
@@ -106,6 +107,15 @@ def shortcut(config: Config) -> Callable[[Sample], Verdict | None]:
 def build(config: Config) -> Callable[[Sample], Verdict]:
     """Return the verifier; where math-verify is asked it is not bounded in time."""
     return _judge(config, _rules(config, algebra=algebra()))
+
+
+def answer_text(sample: Sample, config: Config) -> str:
+    """Return the answers alone, in boxes: the verdict is theirs."""
+    answers = find_answers(sample.completion, boxed_only=config.boxed_only)
+    if isinstance(answers, Verdict):
+        return sample.completion
+    text = " so ".join(rf"\boxed{{{answer}}}" for answer in answers)
+    return text if find_answers(text) == answers else sample.completion
 
 
 def _rules(config: Config, **more: Any) -> Rules:

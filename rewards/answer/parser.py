@@ -1,42 +1,28 @@
-r"""Expressions as trees: 3x^2, \frac{\sqrt 2}{2}, \sin^2 2x, 2\frac34, n!, |x|, \log_2 8.
-
-A tree is a tuple: ("number", Fraction), ("variable", name), ("constant", name),
-("add" | "multiply" | "divide" | "power", a, b), ("negate", a), ("call", name, *arguments),
-("apply", name, *arguments) for an unknown function.
-"""
+r"""From tokens to a tree: 3x^2, \frac{\sqrt 2}{2}, \sin^2 2x, 2\frac34, n!, |x|, \log_2 8."""
 
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any
 
-from rlvr.rewards.tokens import Tokens, is_number
-
-Expression = tuple[Any, ...]
+from rlvr.rewards.answer.expression import Expression, variables
+from rlvr.rewards.answer.tokens import Tokens, is_number
 
 MAX_DIGITS = 1000  # of a number
-MAX_DEPTH = 60  # of brackets, powers and signs
-INFINITY: Expression = ("constant", "infinity")
-MINUS_INFINITY: Expression = ("negate", INFINITY)
+MAX_DEPTH = 40  # of brackets, powers and signs
+MAX_OPERATIONS = 150  # the tree is as deep as a sum is long
 
-_GREEK = frozenset(
-    "\\" + name
-    for name in (
-        "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau "
-        "upsilon phi chi psi omega ell hbar Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega"
-    ).split()
-)
+_LETTERS = r"""\alpha \beta \gamma \delta \epsilon \zeta \eta \theta \iota \kappa \lambda \mu \nu \xi
+\rho \sigma \tau \upsilon \phi \chi \psi \omega \ell \hbar \Gamma \Delta \Theta \Lambda \Xi \Sigma \Phi
+\Psi \Omega"""
+_GREEK = frozenset(_LETTERS.split())
+_OF_ONE = r"\sin \cos \tan \cot \sec \csc \asin \acos \atan \sinh \cosh \tanh \ln \log \lg \exp"
+_FUNCTIONS = frozenset(_OF_ONE.split())
 _CONSTANTS = {r"\pi": "pi", "e": "e", "i": "i", r"\infty": "infinity"}
-_FUNCTIONS = frozenset(
-    "\\" + name
-    for name in (
-        "sin cos tan cot sec csc asin acos atan sinh cosh tanh ln log lg exp".split()
-    )
-)
 _OF_MANY = {r"\max": "max", r"\min": "min", r"\gcd": "gcd", r"\lcm": "lcm"}
 _INVERSE = {name: "a" + name for name in ("sin", "cos", "tan")}
 _UNKNOWN_FUNCTIONS = frozenset("fgFG")
 _GROUPS = {"(": ")", "[": "]", "{": "}"}
 _CLOSED = frozenset(")}")
+_AFTER = frozenset(("!", "^", "%", r"\%"))
 _TIMES = frozenset((r"\cdot", r"\times", "*"))
 
 
@@ -56,13 +42,6 @@ def parse(tokens: Tokens) -> Expression:
     if parser.next is not None:
         raise Unreadable
     return tree
-
-
-def variables(tree: Expression) -> set[str]:
-    """Return the names of the tree's variables."""
-    if tree[0] == "variable":
-        return {tree[1]}
-    return {name for part in tree[1:] if isinstance(part, tuple) for name in variables(part)}
 
 
 def number(text: str) -> Fraction:
@@ -85,6 +64,7 @@ class _Parser:
         self._tokens = tokens
         self._at = 0
         self._depth = 0
+        self._operations = 0
 
     @property
     def next(self) -> str | None:
@@ -109,9 +89,15 @@ class _Parser:
         self._depth -= 1
         return tree
 
+    def _operation(self) -> None:
+        self._operations += 1
+        if self._operations > MAX_OPERATIONS:
+            raise Unreadable
+
     def sum(self) -> Expression:
         tree = self._product()
         while self.next in ("+", "-"):
+            self._operation()
             sign = self._take()
             term = self._product()
             tree = ("add", tree, term if sign == "+" else ("negate", term))
@@ -120,6 +106,7 @@ class _Parser:
     def _product(self) -> Expression:
         tree = self._signed()
         while (token := self.next) is not None:
+            self._operation()
             if token in _TIMES:
                 self._take()
                 tree = ("multiply", tree, self._signed())
@@ -154,20 +141,19 @@ class _Parser:
 
     def _power(self) -> Expression:
         tree = self._atom()
-        while (token := self.next) is not None:
+        while (token := self.next) in _AFTER:
+            self._operation()
             if token == "!":
                 self._take()
                 if self.next == "!":
                     raise Unreadable
                 tree = ("call", "factorial", tree)
-            elif token in ("%", r"\%"):
-                self._take()
-                tree = ("divide", tree, ("number", Fraction(100)))
             elif token == "^":
                 self._take()
                 tree = self._raised(tree)
             else:
-                break
+                self._take()
+                tree = ("divide", tree, ("number", Fraction(100)))
         return tree
 
     def _raised(self, base: Expression) -> Expression:
@@ -309,6 +295,7 @@ class _Parser:
         while self.next is not None and self.next not in _FUNCTIONS | _GROUPS.keys():
             if not self._starts_factor(self.next):
                 break
+            self._operation()
             tree = ("multiply", tree, self._power())
         if self.next == "/" and not variables(tree):  # \cos 2\pi/7
             self._take()

@@ -2,7 +2,7 @@ r"""Names of parameters: in \frac{\pi}{6} + k\pi, or (3t, 5t) for integers t, th
 
 import re
 
-from rlvr.rewards.notation import canonical
+from rlvr.rewards.answer.notation import canonical
 
 _KIND = r"(?:(?:positive|non-?negative|negative|real|rational|natural|whole|arbitrary)\s)*"
 _DECLARED = re.compile(
@@ -48,4 +48,6 @@ def _declared(text: str) -> set[str]:
 
 
 def _parameters(text: str) -> set[str]:
-    return _declared(text) | {letter for pair in _PERIODIC.findall(text) for letter in pair if letter}
+    return _declared(text) | {
+        letter for pair in _PERIODIC.findall(text) for letter in pair if letter
+    }

@@ -8,7 +8,7 @@ a function's name, a unit after a number, or at least four letters.
 
 import re
 
-from rlvr.rewards.notation import FUNCTION_NAMES
+from rlvr.rewards.answer.notation import FUNCTION_NAMES
 
 Tokens = list[str]
 
@@ -21,22 +21,17 @@ _TOKEN = re.compile(
     r"|(?P<word>[a-zA-Z]{2,}|[^\W\d_a-zA-Z]+)|(?P<power>\*\*)|(?P<other>\S)",
     re.S,
 )
-_SPELLED = {
-    **{name: f"\\{name}" for name in FUNCTION_NAMES},
-    **{"pi": r"\pi", "sqrt": r"\sqrt", "infinity": r"\infty", "inf": r"\infty", "oo": r"\infty"},
-    **{"theta": r"\theta", "alpha": r"\alpha", "beta": r"\beta", "arcsin": r"\asin"},
-    **{"arccos": r"\acos", "arctan": r"\atan", "and": r"\and", "or": r"\or"},
-}
-_SHORT_UNITS = frozenset(
-    "cm mm km nm kg mg ft in yd mi oz lb lbs hr hrs min sec ms mL ml kWh mph kph am pm AM PM gal "
-    "Hz kHz MHz kW MW mol Pa kPa eV rad deg sq cu pts USD usd dm dL kN kJ EUR GBP".split()
-)
-# two and three letters that are rather a word than a product
-_SMALL_WORDS = frozenset(
-    "no is it of to we he me us the has was can had all any may our are you not but for yes odd two "
-    "six ten one day red see".split()
-)
-_CURRENCIES = frozenset("USD EUR GBP JPY INR Rs US".split())
+_SPELLED = {name: f"\\{name}" for name in FUNCTION_NAMES | {"pi", "sqrt", "theta", "alpha", "beta"}}
+_SPELLED |= {"infinity": r"\infty", "inf": r"\infty", "oo": r"\infty", "and": r"\and", "or": r"\or"}
+_SPELLED |= {"arcsin": r"\asin", "arccos": r"\acos", "arctan": r"\atan"}
+_UNITS = """cm mm km nm kg mg ft in yd mi oz lb lbs hr hrs min sec ms mL ml kWh mph kph am pm AM PM gal Hz
+    kHz MHz kW MW mol Pa kPa eV rad deg sq cu pts dm dL kN kJ"""
+_SHORT_UNITS = frozenset(_UNITS.split())
+# two and three letters that, standing alone, are rather a word than a product
+_WORDS = """no is it of to we he me us the has was can had all any may our are you not but for yes odd two
+    six ten one day red see"""
+_SMALL_WORDS = frozenset(_WORDS.split())
+_CURRENCIES = frozenset(("USD", "EUR", "GBP", "JPY", "INR", "Rs", "US"))
 _CAPITALISED = re.compile(r"[A-Z][a-z]{2}")
 _PIECES = re.compile(r"[,;]|[^\s,;]+")
 _NUMERAL = re.compile(r"\d+(?:\.\d+)?")
@@ -56,7 +51,10 @@ def tokenize(text: str) -> Tokens:
     for match in _TOKEN.finditer(text):
         kind, value = match.lastgroup, match[0]
         if kind == "word":
-            tokens += _word(value, tokens)
+            alone = text[max(match.start() - 1, 0) : match.start()] in ("", " ") and text[
+                match.end() : match.end() + 1
+            ] in ("", " ")
+            tokens += _word(value, tokens, alone=alone)
         elif kind == "text":
             tokens += _words(match["text"])
         elif kind == "environment":
@@ -68,13 +66,17 @@ def tokenize(text: str) -> Tokens:
     return tokens
 
 
-def _word(word: str, before: Tokens) -> Tokens:
+def _word(word: str, before: Tokens, *, alone: bool) -> Tokens:
     if word in _SPELLED:
         return [_SPELLED[word]]
     after_value = bool(before) and (is_number(before[-1]) or before[-1] in CLOSE)
     if len(word) > 3 or not word.isascii() or word in _CURRENCIES:
         return ['"' + word]
-    if word.lower() in _SMALL_WORDS or _CAPITALISED.fullmatch(word) or (after_value and word in _SHORT_UNITS):
+    if (
+        (alone and word.lower() in _SMALL_WORDS)
+        or _CAPITALISED.fullmatch(word)
+        or (after_value and word in _SHORT_UNITS)
+    ):
         return ['"' + word]
     return list(word)
 

@@ -8,11 +8,12 @@ There is no fallback to the last number: a completion that states no result has 
 import re
 from collections.abc import Iterator
 
+from rlvr.rewards.answer.notation import canonical
+from rlvr.rewards.answer.reading import shape
+from rlvr.rewards.answer.shapes import has_words
 from rlvr.rewards.doubt import leaves_open, takes_back
 from rlvr.rewards.extraction import boxes, clean
-from rlvr.rewards.notation import canonical
 from rlvr.rewards.place import find
-from rlvr.rewards.shape import has_words, shape
 from rlvr.rewards.verdict import Verdict, unparsable
 
 MAX_ANSWER = 2000  # characters; no gold answer of the usual sets comes near
@@ -28,14 +29,20 @@ _TURN = re.compile(r"<\|[a-z_]{2,20}\|>.*", re.S)
 _MATH = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]")
 _SENTENCE_END = re.compile(r"[.!?](?=\s+[^\Wa-z\d_]|\s+[$\\]|\s*$)|\*\*\s|。|;\s")
 _NUMBER = r"(?:[$€£]\s?)?[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?\s?%?"
-_LEADING = re.compile(rf"(?P<number>{_NUMBER})(?![\w.,]*\d|\s*[-+*/^=(\\])|(?P<letter>\(?[A-Z]\)?)(?=[\s,.:;)]|$)")
+_LEADING = re.compile(
+    rf"(?P<number>{_NUMBER})(?![\w.,]*\d|\s*[-+*/^=(\\])|(?P<letter>\(?[A-Z]\)?)(?=[\s,.:;)]|$)"
+)
 _MORE = re.compile(r"\s*(?:,?\s*(?:and|or|also|but)\b|,\s*[-$\d\\(])")
-_SAYS = re.compile(r"\b(?:is|are|equals|equal to|was|were|be)\s*:?\s+|为|是|(?<![<>!])=\s*|:\s+", re.I)
+_SAYS = re.compile(
+    r"\b(?:is|are|equals|equal to|was|were|be)\s*:?\s+|为|是|(?<![<>!])=\s*|:\s+", re.I
+)
 _BOLD_END = re.compile(r"\*\*([^*\n]{1,100})\*\*\s*[.。]?\s*$")
 _DENIES = re.compile(r"\b(?:not|never|cannot|no|neither|nor|unless|if)\b|n't\b", re.I)
 _LABEL = re.compile(r"(?:the\s)?(?:final\s)?answer\b(?:\sis)?[\s:]*", re.I)
 _HOPE = re.compile(r"\s*I hope (?:it|this|that) (?:is correct|helps)[.!]?\s*$", re.I)
-_IS_ANSWER = re.compile(r"(\$[^$]+\$|\S+) is (?:the|our|my) (?:final |correct )?(?:answer|solution|result)$", re.I)
+_IS_ANSWER = re.compile(
+    r"(\$[^$]+\$|\S+) is (?:the|our|my) (?:final |correct )?(?:answer|solution|result)$", re.I
+)
 _SIGNED_BOX = re.compile(r"((?:[=$]|\\\(|\\\[)\s*)-\s*(\\{1,2}boxed\s*\{)(?=[\d.]+\})")
 _ANY_NUMBER = re.compile(rf"(?<![\w.,]){_NUMBER}(?!\w)")
 _ENDED = re.compile(r"[.!。$*)\]}]\s*$")
