@@ -64,7 +64,7 @@ def overlong(length: int, max_length: int, buffer: int) -> float:
         >>> overlong(80, 100, 20), overlong(90, 100, 20), overlong(100, 100, 20)
         (0.0, -0.5, -1.0)
     """
-    return -min(1.0, max(0, length - (max_length - buffer)) / buffer)
+    return 0.0 - min(1.0, max(0, length - (max_length - buffer)) / buffer)
 
 
 def punished(value: float, reason: str) -> Verdict:
