@@ -20,7 +20,6 @@ from rlvr.rewards.sandbox.request import (
 )
 
 _TRIES = 3
-_PAUSE = 0.5  # seconds before the second try, twice as long before the third
 _SERVICE = 10.0  # seconds that the service may take beyond the program
 _MAX_ANSWER = 64 << 20  # bytes
 _TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
@@ -32,11 +31,13 @@ class RemoteSandbox:
     Args:
         url: Its address, without the path.
         concurrency: Requests that are open at once.
+        pause: Seconds before the second try; twice as long before the third.
     """
 
-    def __init__(self, url: str, *, concurrency: int = 8) -> None:
+    def __init__(self, url: str, *, concurrency: int = 8, pause: float = 0.5) -> None:
         self._url = url.rstrip("/") + "/run_code"
         self._concurrency = concurrency
+        self._pause = pause
 
     def run_all(self, requests: Iterable[ExecutionRequest]) -> Iterator[ExecutionResult]:
         """Run programs side by side; yield what becomes of them in order."""
@@ -66,7 +67,7 @@ class RemoteSandbox:
         reason = ""
         for attempt in range(_TRIES):
             if attempt:
-                time.sleep(_PAUSE * 2 ** (attempt - 1))
+                time.sleep(self._pause * 2 ** (attempt - 1))
             try:
                 answer = self._ask(body, seconds)
             except urllib.error.HTTPError as error:

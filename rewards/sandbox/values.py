@@ -14,7 +14,7 @@ from typing import Any
 
 MAX_BYTES = 4 << 20  # of one message
 MAX_DEPTH = 100
-MAX_NODES = 1_000_000
+MAX_NODES = 500_000
 _JSON_INT = 1 << 63  # longer ones travel as hexadecimal: reading them takes linear time
 _MAX_EQUAL_HASHES = 64  # in one set; more are made to be slow
 _PLAIN: tuple[Any, ...] = (int, float, str, list, tuple, dict, set, frozenset, bytes, bytearray)

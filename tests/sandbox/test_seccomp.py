@@ -83,9 +83,7 @@ def decide(program, architecture, number, arguments=()):
 
 @pytest.mark.parametrize("machine", ARCHITECTURES)
 @pytest.mark.parametrize(("call", "arguments", "decision"), CASES)
-def test_calls_that_reach_out_are_refused_and_computing_goes_on(
-    machine, call, arguments, decision
-):
+def test_calls_that_reach_out_are_refused_and_computing_goes_on(machine, call, arguments, decision):
     program = seccomp.program(machine, PID)
     number = NUMBERS[machine][call]
     assert decide(program, ARCHITECTURES[machine], number, arguments) == decision

@@ -1,5 +1,6 @@
 """Values that cross: exactly what they were, without their class, and never slowly."""
 
+import contextlib
 import json
 import math
 import time
@@ -53,7 +54,7 @@ def shape(value):
     if isinstance(value, list | tuple):
         return type(value), [shape(item) for item in value]
     if isinstance(value, set | frozenset):
-        return type(value), Counter(repr(shape(item)) for item in value)
+        return type(value), sorted(repr(shape(item)) for item in value)
     if isinstance(value, dict):
         return dict, [(shape(key), shape(item)) for key, item in value.items()]
     return type(value), repr(value)
@@ -166,10 +167,8 @@ trees = st.recursive(
 
 @given(trees)
 def test_a_forged_tree_is_a_plain_value_or_malformed(tree):
-    try:
+    with contextlib.suppress(Malformed):
         decode(tree)
-    except Malformed:
-        pass
 
 
 def test_a_set_of_colliding_elements_is_refused_and_not_built():
