@@ -7,11 +7,12 @@ something about this problem:
     the answer does no more than arithmetic where the scorer evaluates it
     the answer is not much longer than the problem's own
     no line of the answer would do alone, where the problem's own answer is one line
-    it is no other number than the problem's own
+    it is not the problem's own with something else beside it, nor another number
     most other problems of the task give it a lower score
 """
 
 import math
+import re
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from copy import deepcopy
@@ -32,6 +33,8 @@ DRAWN = 12  # problems among which these are looked for
 SEED = 20_240_229  # of these problems: far from those that users take
 MAX_LINES = 64
 _ROOM = 1000  # characters that an answer may be longer than ten times the problem's own
+
+_WORD = re.compile(r"\d+(?:[.,:/]\d+)*(?![^\W_])|[^\W_]+")
 
 Entry = dict[str, Any]
 
@@ -68,18 +71,13 @@ class GymTask:
             least: Scores below count as 0.
         """
         gold = own_answer(entry)
-        if answer != gold:
-            if self._evaluation and not gym_formula.is_harmless(answer, self._evaluation):
-                return (
-                    0.0,
-                    "not a literal or a plain formula, which is all that this task evaluates",
-                )
-            if len(answer) > 10 * len(gold or "") + _ROOM:
-                return 0.0, "far longer than an answer"
+        if answer != gold and (reason := self._objection(answer, gold)):
+            return 0.0, reason
         score = self.scored(answer, entry)
         if score < least or score <= 0.0:
             return 0.0, f"the task's score is {score:.3g}"
-        if answer != gold and (reason := self._doubt(answer, entry, score)):
+        same = gold is not None and "".join(answer.split()) == "".join(gold.split())
+        if not same and (reason := self._doubt(answer, entry, score)):
             return 0.0, reason
         return score, ""
 
@@ -96,7 +94,14 @@ class GymTask:
                 return form
         return None
 
+    def _objection(self, answer: str, gold: str | None) -> str:
+        """Return why the answer is not even shown to the scorer; "" if it is."""
+        if self._evaluation and not gym_formula.is_harmless(answer, self._evaluation):
+            return "no literal or plain formula, and this task evaluates what it is given"
+        return "far longer than an answer" if len(answer) > 10 * len(gold or "") + _ROOM else ""
+
     def _doubt(self, answer: str, entry: Entry, score: float) -> str:
+        """Return why the score says nothing about this problem; "" if it does."""
         gold = own_answer(entry)
         lines = [line.strip() for line in answer.split("\n") if line.strip()]
         listed = len(lines) > 1 and gold is not None and "\n" not in gold.strip()
@@ -104,21 +109,25 @@ class GymTask:
             return "several lines"
         if listed and any(self.scored(line, entry) >= score for line in lines):
             return "several answers"
+        if gold is not None and _says_more(answer, gold):
+            return "the answer, and something else"
         if score == 1.0 and gold is not None and _differ(answer, gold):
             return "another number"
+        if self._evaluation == "sympy":
+            return ""  # a formula with names of its own problem; simplifying it takes seconds
         others = list(islice(self._others(entry), OTHERS))
         if 2 * sum(self.scored(answer, other) >= score for other in others) > len(others):
             return "scores as much on other problems of the task"
         return ""
 
     def _others(self, entry: Entry) -> Iterator[Entry]:
+        """Yield problems of the task with another question and, where there is one, answer."""
         gold = own_answer(entry)
-        for other in (_example(self.name, index) for index in range(DRAWN)):
-            if other is None:
+        for index in range(DRAWN):
+            other = _example(self.name, index)
+            if other is None or other["question"] == entry.get("question"):
                 continue
-            if other.get("question") != entry.get("question") and (
-                gold is None or own_answer(other) != gold
-            ):
+            if gold is None or own_answer(other) != gold:
                 yield other
 
 
@@ -143,7 +152,7 @@ def _example(name: str, index: int) -> Entry | None:
 
 def unknown_task(name: Any) -> str | None:
     """Return why the package has no such task; None if it has."""
-    if name in DATASETS and name != "composite":
+    if isinstance(name, str) and name in DATASETS and name != "composite":
         return None
     near = closest(str(name), DATASETS)
     return f"reasoning_gym has no task {name!r}" + (f"; did you mean {near!r}?" if near else "")
@@ -153,6 +162,19 @@ def own_answer(entry: Entry) -> str | None:
     """Return the entry's own answer; None where it has none, also as the text "None"."""
     answer = entry.get("answer")
     return None if answer in (None, "None") else str(answer)
+
+
+def _says_more(answer: str, gold: str) -> bool:
+    """Return whether an answer holds all words of the gold, in one piece, and others beside it.
+
+    Example:
+        >>> _says_more("1540 or 300", "1540"), _says_more("1540.0", "1540"), _says_more("a b a b", "a, b")
+        (True, False, False)
+    """
+    words, own = (
+        "".join(f"<{word}>" for word in _WORD.findall(x.casefold())) for x in (answer, gold)
+    )
+    return bool(own) and own in words and words.replace(own, "") != ""
 
 
 def _differ(answer: str, gold: str) -> bool:

@@ -1,9 +1,9 @@
 r"""Reasoning-gym: the row's entry is a problem of that package, scored by the task's own scorer.
 
 Works for every task of the package by the name that the row's entry carries. The answer stands in
-`<answer>`, in a box, or is the whole text after the thought; \text{...} around it and blanks at its
-ends do not matter. The package's scorers are made for honest answers: what they let through
-(`rlvr/rewards/gym_task.py`) is refused. Needs the package: pip install 'rlvr[tasks]'.
+`<answer>`, in a box, or is the whole text after the thought; "The answer is" before it, \text{...}
+around it and blanks at its ends do not matter. The package's scorers are made for honest answers: what
+they let through (`rlvr/rewards/gym_task.py`) is refused. Needs the package: pip install 'rlvr[tasks]'.
 """
 
 import json
@@ -26,6 +26,7 @@ DEADLINE = 20.0  # seconds: a new worker makes three more problems of a task
 NEEDS = ("reasoning_gym", "tasks")  # package, extra of rlvr that installs it
 
 _TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\{([^{}]*)\}")
+_LEAD = re.compile(r"(?:the )?(?:final )?answer(?: is)?:? *(?=\S)", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[,\s]+")
 _WORDS = re.compile(r"[^\W\d_]+(?:[,\s]+[^\W\d_]+)*")
 
@@ -54,7 +55,7 @@ def build(config: Config) -> Callable[[Sample], Verdict]:
     def verify(sample: Sample) -> Verdict:
         if reason := fault(sample, config):
             return skipped(reason)
-        found = problem(json.dumps(_entry(sample.row["entry"]), default=str))
+        found = problem(json.dumps(_entry(sample.row["entry"])))
         if isinstance(found, str):
             return skipped(found)
         task, entry = found
@@ -89,6 +90,7 @@ def answer_text(sample: Sample, config: Config) -> str:  # noqa: ARG001 - every 
 
 def _plain(answer: str, gold: str | None) -> str:
     """Return the answer without markup, and as the gold where it has the gold's words in order."""
+    answer = answer[found.end() :] if (found := _LEAD.match(answer)) else answer
     if whole := _TEXT.fullmatch(answer):
         answer = whole[1].strip()
     if gold is None or answer == gold.strip():
@@ -98,11 +100,10 @@ def _plain(answer: str, gold: str | None) -> str:
 
 
 def _entry(value: Any) -> dict[str, Any] | None:
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return None
-    if not isinstance(value, dict) or not isinstance(value.get("metadata"), dict):
+    """Return the entry as JSON has it, or None if it is none."""
+    try:
+        entry = json.loads(value if isinstance(value, str) else json.dumps(value, default=str))
+    except (ValueError, TypeError, RecursionError):
         return None
-    return value
+    well_formed = isinstance(entry, dict) and isinstance(entry.get("metadata"), dict)
+    return entry if well_formed else None
