@@ -18,11 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rlvr.rewards.answer.agreement import equal
 from rlvr.rewards.answer.algebra import algebra
-from rlvr.rewards.answer.final import MAX_ANSWER, find_answers, prose
+from rlvr.rewards.answer.final import MAX_ANSWER, MAX_NESTING, find_answers, nesting, prose
 from rlvr.rewards.answer.notation import canonical
 from rlvr.rewards.answer.parameter import renamed
 from rlvr.rewards.answer.reading import shape
 from rlvr.rewards.answer.rules import Rules, Undecided
+from rlvr.rewards.answer.shapes import Chain, Scalar, has_words
 from rlvr.rewards.doubt import leaves_open, takes_back
 from rlvr.rewards.extraction import boxed_answers, closing_brace
 from rlvr.rewards.quantity import quantity
@@ -55,7 +56,7 @@ class Config(BaseModel):
     """either: 25% is 25 and is 0.25. value: 25% is 0.25 alone. 25 is never 0.25."""
     rounding: int = Field(default=6, ge=0, le=30)
     """Significant digits from which a decimal stands for an exact value: 0.333333 for 1/3. A gold
-    decimal of 3 or more digits stands for the exact value that it rounds. 0: decimals are exact."""
+    decimal of 4 or more digits stands for the exact value that it rounds. 0: decimals are exact."""
     evaluated: bool = False
     """True: where the gold answer is a plain number, so must the answer be: 6, not 2 \\cdot 3."""
 
@@ -70,6 +71,8 @@ def _fault(gold: str) -> str | None:
         return "the gold answer is empty"
     if len(gold) > MAX_ANSWER:
         return f"the gold answer is longer than {MAX_ANSWER} characters"
+    if nesting(gold) > MAX_NESTING:
+        return f"the gold answer has more than {MAX_NESTING} nested brackets"
     if "\\" in gold and closing_brace(gold + "}", 0) != len(gold):
         return "the gold answer has unbalanced braces"
     return None
@@ -84,7 +87,7 @@ def gold_text(answer: Any) -> str:
     """
     if isinstance(answer, list | tuple) and len(answer) == 1:
         answer = answer[0]
-    text = "" if answer is None else str(answer)
+    text = "" if answer is None or answer != answer else str(answer)  # nan is a missing value
     text = text.rpartition("####")[2]
     boxed = boxed_answers(text)
     text = boxed[-1] if boxed else text
@@ -111,11 +114,16 @@ def build(config: Config) -> Callable[[Sample], Verdict]:
 
 def answer_text(sample: Sample, config: Config) -> str:
     """Return the answers alone, in boxes: the verdict is theirs."""
-    answers = find_answers(sample.completion, boxed_only=config.boxed_only)
+    answers = _answers(sample.completion, gold_text(sample.answer), config)
     if isinstance(answers, Verdict):
         return sample.completion
     text = " so ".join(rf"\boxed{{{answer}}}" for answer in answers)
     return text if find_answers(text) == answers else sample.completion
+
+
+def _answers(completion: str, gold: str, config: Config) -> list[str] | Verdict:
+    phrases = nesting(gold) <= MAX_NESTING and has_words(shape(gold[:MAX_ANSWER]))
+    return find_answers(completion, boxed_only=config.boxed_only, phrases=phrases)
 
 
 def _rules(config: Config, **more: Any) -> Rules:
@@ -127,7 +135,7 @@ def _judge(config: Config, rules: Rules) -> Callable[[Sample], Verdict]:
         gold = gold_text(sample.answer)
         if reason := _fault(gold):
             return skipped(reason)
-        answers = find_answers(sample.completion, boxed_only=config.boxed_only)
+        answers = _answers(sample.completion, gold, config)
         if isinstance(answers, Verdict):
             return answers
         verdicts = [_compare(gold, answer, config, rules) for answer in answers]
@@ -162,7 +170,10 @@ def _otherwise(gold: str, answer: str, rules: Rules) -> bool:
 
 
 def _number(text: str) -> bool:
-    return quantity(canonical(text).replace(" ", "")) is not None
+    """Return whether the text is a plain number, maybe with its unit or name."""
+    item = shape(text)
+    item = item.sides[-1] if isinstance(item, Chain) else item
+    return isinstance(item, Scalar) and quantity(item.text.replace(" ", "")) is not None
 
 
 def _plain(text: str) -> str:

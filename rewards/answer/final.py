@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from rlvr.rewards.answer.notation import canonical
 from rlvr.rewards.answer.reading import shape
-from rlvr.rewards.answer.shapes import has_words
+from rlvr.rewards.answer.shapes import Scalar, Shape, has_words, parts
 from rlvr.rewards.doubt import leaves_open, takes_back
 from rlvr.rewards.extraction import boxes, clean
 from rlvr.rewards.place import find
@@ -48,10 +48,17 @@ _ANY_NUMBER = re.compile(rf"(?<![\w.,]){_NUMBER}(?!\w)")
 _ENDED = re.compile(r"[.!。$*)\]}]\s*$")
 
 
-def find_answers(completion: str, *, boxed_only: bool = False) -> list[str] | Verdict:
+def find_answers(
+    completion: str, *, boxed_only: bool = False, phrases: bool = False
+) -> list[str] | Verdict:
     """Return the answers that the completion gives, or an UNPARSABLE verdict.
 
     More than one only where boxes that stand apart hold different texts.
+
+    Args:
+        completion: All that the model wrote.
+        boxed_only: Only a box or a tag holds an answer.
+        phrases: A completion of a few words may be nothing but its answer.
 
     Example:
         >>> find_answers(r"We get 3 + 4 = 7. The answer is $7$.")
@@ -65,6 +72,8 @@ def find_answers(completion: str, *, boxed_only: bool = False) -> list[str] | Ve
     if found.kind in ("stated", "whole"):
         said = _HOPE.sub("", _TURN.sub("", texts[0]))
         text = "" if boxed_only else _said(found.kind, said)
+        if not text and phrases and not boxed_only and len(said) <= MAX_PHRASE:
+            text = said.strip()
         texts = (text,) if text else ()
     if not texts:
         return unparsable("no final answer")
@@ -74,7 +83,7 @@ def find_answers(completion: str, *, boxed_only: bool = False) -> list[str] | Ve
     for text in texts:
         if len(text) > MAX_ANSWER:
             return unparsable(f"the answer is longer than {MAX_ANSWER} characters")
-        if _nesting(text) > MAX_NESTING:
+        if nesting(text) > MAX_NESTING:
             return unparsable(f"the answer has more than {MAX_NESTING} nested brackets")
     return [text for text in texts if canonical(text)] or unparsable("the answer is empty")
 
@@ -166,9 +175,21 @@ def _tails(sentence: str) -> Iterator[str]:
 
 def _is_answer(text: str) -> bool:
     """Return whether the text is mathematics, and not prose."""
-    if len(text) > MAX_WHOLE or _nesting(text) > MAX_NESTING:
+    if len(text) > MAX_WHOLE or nesting(text) > MAX_NESTING:
         return False
-    return not has_words(shape(text))
+    found = shape(text)
+    if has_words(found):
+        return False
+    return _MATH.fullmatch(text) is not None or all(map(_is_read, parts(found)))
+
+
+def _is_read(part: Shape) -> bool:
+    """Return whether the part is more than a letter before words: I am done."""
+    if not isinstance(part, Scalar):
+        return True
+    if part.unit_words and part.unit is None and not any(map(str.isdigit, part.text)):
+        return False
+    return part.tree is not None
 
 
 def _concluded(text: str) -> str:
@@ -185,7 +206,8 @@ def _concluded(text: str) -> str:
         return ""  # its start is not seen
     if leaves_open(sentence) or takes_back(sentence) or _DENIES.search(sentence):
         return ""
-    for reading in _readings(sentence):
+    asserted = _IS_ANSWER.search(sentence)
+    for reading in (*([asserted[1]] if asserted else []), *_tails(sentence)):
         if _is_answer(reading):
             return reading
     spans = _MATH.findall(sentence)
@@ -195,7 +217,7 @@ def _concluded(text: str) -> str:
     numbers = _ANY_NUMBER.findall(rest)
     if len(numbers) == 1 and not spans:
         return numbers[0]
-    return text if sentence == text.rstrip(" .!") and len(text) <= MAX_PHRASE else ""
+    return ""
 
 
 def _last_sentence(line: str) -> str:
@@ -208,9 +230,15 @@ def _last_sentence(line: str) -> str:
     return line[start:].strip()
 
 
-def _nesting(text: str) -> int:
+def nesting(text: str) -> int:
+    r"""Return how deep brackets stand in one another; every `\begin` counts as one.
+
+    Example:
+        >>> nesting("((1), 2)"), nesting("))))((")
+        (2, 2)
+    """
     depth = deepest = 0
     for char in text:
-        depth += (char in "([{") - (char in ")]}")
+        depth = max(depth + (char in "([{") - (char in ")]}"), 0)
         deepest = max(deepest, depth)
-    return deepest
+    return deepest + text.count(r"\begin")

@@ -68,7 +68,7 @@ def _without_currency(body: Tokens) -> tuple[Tokens, Tokens]:
 
 def _with_currency(tokens: Tokens) -> Scalar | None:
     """Return USD 10 as 10 USD."""
-    named = unit(tokens[0][1:])
+    named = unit(tokens[0][1:]) if len(tokens) > 1 and not is_word(tokens[1]) else None
     if named is None or not any(base in _CURRENCIES for base, _ in named.powers):
         return None
     return scalar([*tokens[1:], tokens[0]])

@@ -5,6 +5,7 @@ x = 3     f(x) = 2x            Chain       5 \text{ cm}   20\%   \$5         Sca
 1011_2    2:3    p.m.          Based, Ratio, Text
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rlvr.rewards.answer.expression import Expression
@@ -103,14 +104,20 @@ VOID = Text("no solution")
 
 def has_words(item: Shape) -> bool:
     """Return whether a part of the shape is mere text."""
-    if isinstance(item, Text):
-        return item != VOID
-    if isinstance(item, Chain):
-        return any(
-            has_words(side) for side, name in zip(item.sides, item.names, strict=True) if not name
-        )
-    if isinstance(item, Many):
-        return any(map(has_words, item.items))
-    if isinstance(item, Matrix):
-        return any(has_words(entry) for row in item.rows for entry in row)
-    return False
+    return any(isinstance(part, Text) and part != VOID for part in parts(item))
+
+
+def parts(item: Shape) -> Iterator[Shape]:
+    """Yield the innermost parts of the shape, without names before = ."""
+    match item:
+        case Many(items=inner):
+            pass
+        case Matrix(rows=rows):
+            inner = tuple(entry for row in rows for entry in row)
+        case Chain(sides=sides, names=names):
+            inner = tuple(side for side, name in zip(sides, names, strict=True) if not name)
+        case _:
+            yield item
+            return
+    for part in inner:
+        yield from parts(part)

@@ -28,7 +28,7 @@ _UNITS = """cm mm km nm kg mg ft in yd mi oz lb lbs hr hrs min sec ms mL ml kWh 
     kHz MHz kW MW mol Pa kPa eV rad deg sq cu pts dm dL kN kJ"""
 _SHORT_UNITS = frozenset(_UNITS.split())
 # two and three letters that, standing alone, are rather a word than a product
-_WORDS = """no is it of to we he me us the has was can had all any may our are you not but for yes odd two
+_WORDS = """no is am as at be by do if my on up it of to we he me us the has was can had all any may our are you not but for yes odd two
     six ten one day red see"""
 _SMALL_WORDS = frozenset(_WORDS.split())
 _CURRENCIES = frozenset(("USD", "EUR", "GBP", "JPY", "INR", "Rs", "US"))

@@ -6,7 +6,8 @@ Most cases run in this process: they are harmless. The hostile ones are in test_
 import pytest
 
 from rlvr.rewards import math as math_verifier
-from rlvr.rewards.math import Config, check_gold, find_answers, gold_text
+from rlvr.rewards.answer.final import find_answers
+from rlvr.rewards.math import Config, fault, gold_text
 from rlvr.rewards.verdict import Sample
 
 
@@ -146,7 +147,7 @@ def test_no_single_answer_is_unparsable(verify, text):
 
 @pytest.mark.parametrize("gold", ["", None, "  ", "$$", r"\frac{1}{", "1" * 5000])
 def test_an_unusable_gold_is_skipped_and_never_correct(verify, gold):
-    assert check_gold(gold)
+    assert fault(Sample("p", "", gold), Config())
     assert verify(Sample("p", rf"\boxed{{{gold}}}", gold)).outcome == "skipped"
     assert verify(Sample("p", "", gold)).outcome == "skipped"
 
