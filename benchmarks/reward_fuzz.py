@@ -5,13 +5,17 @@ order, and none may take more than a second over its deadline. The exit code say
 """
 
 import argparse
+import contextlib
 import json
 import random
+import re
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, settings
@@ -192,13 +196,23 @@ def fuzz(verifier: str, count: int, *, seed: int = 0, workers: int | None = None
     rows = load_examples(verifier, None)
     texts = drawn(count // 2, seed) + mutated(rows, count - count // 2, seed)
     samples = [rows[i % len(rows)].sample(completion) for i, completion in enumerate(texts)]
-    named = {verifier: dict(OPTIONS.get(verifier, {}))}
-    allowed = parse_entries([named], deadline=DEADLINE)[0].deadline
     scored: list[Scored] = []
-    began = time.perf_counter()
-    with Scorer([named], workers=workers, deadline=DEADLINE, batch_deadline=UNHURRIED) as scorer:
+    with contextlib.ExitStack() as stack:
+        options = dict(OPTIONS.get(verifier, {}))
+        if verifier == "judge":
+            options = {
+                "model": "refusing",
+                "url": stack.enter_context(service()),
+                "api_key_env": None,
+            }
+        named = {verifier: options}
+        allowed = parse_entries([named], deadline=DEADLINE)[0].deadline
+        settings_: dict[str, Any] = {"workers": workers, "batch_deadline": UNHURRIED}
+        scorer = stack.enter_context(Scorer([named], deadline=DEADLINE, **settings_))
+        began = time.perf_counter()
         for start in range(0, len(samples), BATCH):
             scored += scorer.score(samples[start : start + BATCH], progress=verifier)
+        seconds = time.perf_counter() - began
     taken = [item.verdict.seconds for item in scored]
     return Outcome(
         verifier,
@@ -206,9 +220,36 @@ def fuzz(verifier: str, count: int, *, seed: int = 0, workers: int | None = None
         lost=count - len(scored),
         late=sum(seconds > allowed + GRACE for seconds in taken),
         slowest=max(taken, default=0.0),
-        seconds=time.perf_counter() - began,
+        seconds=seconds,
         outcomes=Counter(item.verdict.outcome.value for item in scored),
     )
+
+
+@contextlib.contextmanager
+def service() -> Iterator[str]:
+    """Serve a chat model that says no whatever it is asked; yield the address."""
+
+    class Refusing(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            asked = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            code = re.findall(r"VERDICT (\w+): <", asked)[-1]
+            message = {"role": "assistant", "content": f"VERDICT {code}: NO"}
+            reply = json.dumps({"choices": [{"index": 0, "message": message}]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(reply)))
+            self.end_headers()
+            self.wfile.write(reply)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+        server.shutdown()
 
 
 def main() -> None:

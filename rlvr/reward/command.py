@@ -58,7 +58,7 @@ def _show(verifier: str, trial: Trial, results: Sequence[Result]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    say(f"reward    {verifier} on {plural(len(trial.examples), 'row')}")
+    say(f"reward    {verifier} on {plural(len(trial.given), 'row')}")
     table = Table("check", "", "", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.columns[0].no_wrap = table.columns[1].no_wrap = True
     for result in results:

@@ -21,7 +21,7 @@ GRACE = 1.0  # seconds over the deadline that a kill may take
 AT_ONCE = 4  # threads, and tasks of an event loop
 SHOWN = 60  # characters of a completion in a detail
 
-_BROKEN = (Outcome.CRASHED, Outcome.TIMEOUT, Outcome.SKIPPED)
+_BROKEN = (Outcome.CRASHED, Outcome.TIMEOUT)
 
 
 @dataclass(frozen=True)
@@ -50,23 +50,25 @@ def check(trial: Trial) -> Iterator[Result]:
 
 def _rows(trial: Trial) -> Result:
     name = "rows"
-    rows = [example.row for example in trial.examples]
+    rows = [example.row for example in trial.given]
     needed = trial.scorer.columns
     missing = [column for column in needed if all(row.get(column) is None for row in rows)]
     if missing:
         have = ", ".join(dict.fromkeys(key for row in rows for key in row))
         detail = f"no row has the column {missing[0]!r}; columns: {have}. Give others with --data"
         return Result(name, FAILED, detail)
-    faults = [f"row {i}: {trial.scorer.fault(row)}" for i, row in enumerate(rows, start=1)]
-    unusable = [fault for fault in faults if not fault.endswith(": None")]
-    if unusable:
-        return Result(name, FAILED, f"{len(unusable)} of {len(rows)} are unusable; {unusable[0]}")
-    return Result(name, PASSED, f"{len(rows)} usable; columns needed: {', '.join(needed) or '-'}")
+    detail = f"{len(trial.examples)} usable; columns needed: {', '.join(needed) or '-'}"
+    if trial.unusable:
+        detail += f"; {len(trial.unusable)} unusable, such as {trial.unusable[0]}"
+    return Result(name, PASSED if trial.examples else FAILED, detail)
 
 
 def _ordinary(trial: Trial) -> Result:
     name = "ordinary completions"
     broken = [item.verdict for item in trial.first if item.verdict.outcome in _BROKEN]
+    skipped = [item.verdict for item in trial.first if item.verdict.outcome is Outcome.SKIPPED]
+    if len(skipped) == len(trial.first):
+        broken = skipped
     if broken:
         verdict = broken[0]
         detail = f"{len(broken)} of {len(trial.first)} {verdict.outcome.value}: {verdict.reason}"

@@ -68,9 +68,13 @@ class Trial:
         workers: int | None = None,
     ) -> None:
         self.verifier = verifier
-        self.examples = examples
         self._workers = workers
+        self.given = examples
         self.scorer = self.new_scorer()
+        faults = [self.scorer.fault(example.row) for example in examples]
+        self.examples = [e for e, fault in zip(examples, faults, strict=True) if fault is None]
+        self.unusable = [f"row {i}: {fault}" for i, fault in enumerate(faults, start=1) if fault]
+        """Why rows that were given are not tried."""
 
     def __enter__(self) -> "Trial":
         self.scorer.start()

@@ -32,7 +32,7 @@ def test_golds_that_verify_against_themselves_are_no_problem(dataset, tmp_path):
 
 
 def test_an_unusable_gold_is_named_with_its_row(dataset, tmp_path):
-    (found,) = problems(tmp_path, dataset(["7", " ", "8"]))
+    (found,) = problems(tmp_path, dataset(["7", " ", "8"]), verifier="exact")
     assert (found["row"], found["kind"]) == (2, "unusable")
     assert found["reason"]
 
@@ -47,7 +47,7 @@ def test_a_gold_that_its_verifier_refuses_fails(dataset, tmp_path):
 def test_rows_on_which_two_verifiers_differ_are_listed(dataset, tmp_path):
     path = tmp_path / "small.py"
     path.write_text("def small(sample):\n    return float(sample.answer) < 5\n")
-    found = problems(tmp_path, dataset(["1", "9"]), second=f"{path}:small")
+    found = problems(tmp_path, dataset(["1", "9"]), verifier="exact", second=f"{path}:small")
     assert [(item["row"], item["kind"], item["second"]) for item in found] == [
         (2, "disagrees", "wrong")
     ]
@@ -59,7 +59,8 @@ def test_a_column_may_be_named_and_the_exit_code_says_what_was_found(tmp_path, c
     code, _, err = run(capsys, "reward", "audit", str(path))
     assert code == 2
     assert "no row has an answer; say which with --column answer=COLUMN" in err
-    arguments = ["reward", "audit", str(path), "--column", "answer=result", "--workers", "1"]
+    arguments = ["reward", "audit", str(path), "--column", "answer=result"]
+    arguments += ["--verifier", "exact"]
     code, out, _ = run(capsys, *arguments, "--json")
     assert (code, json.loads(out)["verified"]) == (0, 1)
     path.write_text('{"question": "?", "result": ""}\n{"question": "?", "result": "4"}\n')

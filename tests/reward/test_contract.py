@@ -144,6 +144,19 @@ def test_a_column_that_no_row_has_ends_the_trial(faulty, tmp_path):
     assert states(faulty("needs"), str(data), until="rows")["rows"] == PASSED
 
 
+def test_rows_that_cannot_be_judged_are_named_and_the_others_tried(tmp_path):
+    data = tmp_path / "rows.jsonl"
+    rows = [{"prompt": "?", "answer": answer} for answer in ("one", "", "two")]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = results("exact", str(data), until="wrong answer fails")
+    assert found["rows"].detail.startswith(
+        "2 usable; columns needed: answer; 1 unusable, such as row 2"
+    )
+    assert found["wrong answer fails"].state == PASSED
+    data.write_text(json.dumps(rows[1]) + "\n")
+    assert states("exact", str(data)) == {"rows": FAILED}
+
+
 def test_completions_in_the_data_say_what_is_right(faulty, tmp_path):
     data = tmp_path / "rows.jsonl"
     rows = [{"prompt": "?", "right": "short", "wrong": "long " * 1000}]
