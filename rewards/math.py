@@ -114,7 +114,8 @@ def build(config: Config) -> Callable[[Sample], Verdict]:
 
 def answer_text(sample: Sample, config: Config) -> str:
     """Return the answers alone, in boxes: the verdict is theirs."""
-    answers = _answers(sample.completion, gold_text(sample.answer), config)
+    gold = gold_text(sample.answer)
+    answers = wrong() if _fault(gold) else _answers(sample.completion, gold, config)
     if isinstance(answers, Verdict):
         return sample.completion
     text = " so ".join(rf"\boxed{{{answer}}}" for answer in answers)
@@ -122,7 +123,7 @@ def answer_text(sample: Sample, config: Config) -> str:
 
 
 def _answers(completion: str, gold: str, config: Config) -> list[str] | Verdict:
-    phrases = nesting(gold) <= MAX_NESTING and has_words(shape(gold[:MAX_ANSWER]))
+    phrases = _OPTION.fullmatch(gold) is not None or has_words(shape(gold))
     return find_answers(completion, boxed_only=config.boxed_only, phrases=phrases)
 
 

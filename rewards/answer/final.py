@@ -21,6 +21,7 @@ MAX_BOXES = 4  # answers that are compared one by one; more are a list of guesse
 MAX_NESTING = 20  # brackets
 MAX_WHOLE = 400  # characters at the end of a completion in which a result may stand
 
+MAX_SENTENCE = 350
 MAX_PHRASE = 100  # characters of a completion that is nothing but its answer in words
 
 _CODE = re.compile(r"```(?:python|py|output|text|sympy)\b.*?```", re.S)
@@ -202,14 +203,14 @@ def _concluded(text: str) -> str:
     if not _ENDED.search(line):
         return ""  # cut off
     sentence = _last_sentence(line)
-    if len(sentence) > MAX_WHOLE - 10:
-        return ""  # its start is not seen
     if leaves_open(sentence) or takes_back(sentence) or _DENIES.search(sentence):
         return ""
     asserted = _IS_ANSWER.search(sentence)
     for reading in (*([asserted[1]] if asserted else []), *_tails(sentence)):
         if _is_answer(reading):
             return reading
+    if len(sentence) > MAX_SENTENCE:
+        return ""  # its start is not seen
     spans = _MATH.findall(sentence)
     rest = _MATH.sub(" ", sentence)
     if len(spans) == 1 and not any(char.isdigit() for char in rest):
@@ -221,7 +222,7 @@ def _concluded(text: str) -> str:
 
 
 def _last_sentence(line: str) -> str:
-    line = line.rstrip(" .!")
+    line = line.rstrip(" .!。")
     spans = [match.span() for match in _MATH.finditer(line)]
     start = 0
     for end in _SENTENCE_END.finditer(line):
