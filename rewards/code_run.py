@@ -22,7 +22,7 @@ from rlvr.rewards.sandbox.request import (
     Status,
     Stopped,
 )
-from rlvr.rewards.sandbox.session import ENDED, ProgramEnded, ProgramRaised
+from rlvr.rewards.sandbox.session import ENDED, ProgramEnded, ProgramRaised, Remote
 
 _OUTPUT = 64 << 10  # bytes that may be printed beyond twice what is expected
 
@@ -131,12 +131,15 @@ def run_calls(
             except (ProgramRaised, ProgramEnded, Stopped) as error:
                 score.fail_all(_why(error, session))
                 return
+            if not isinstance(function, Remote):
+                score.fail_all(f"{tests.function} is no function")
+                return
             _run_cases(session, function, tests.cases, limits, comparison, score)
 
 
 def _run_cases(
     session: LocalSession,
-    function: Any,
+    function: Remote,
     cases: Sequence[CallCase],
     limits: Limits,
     comparison: Comparison,
