@@ -60,9 +60,10 @@ _SECTIONS: dict[str, list[tuple[str, str, str]]] = {
         ("verdict/wrong", "0..1", "Share judged wrong."),
         ("verdict/partial", "0..1", "Share that earned a part of the score (tests passed, constraints met)."),
         ("verdict/unparsable", "0..1", "Share in which the verifier found no answer."),
-        ("verdict/timeout", "0..1", "Share on which the verifier passed its deadline and was killed."),
-        ("verdict/crashed", "0..1", "Share on which the verifier died."),
-        ("verdict/skipped", "0..1", "Share that was not judged (unusable gold answer, deadline of the batch)."),
+        ("verdict/timeout", "0..1", "Share on which the verifier passed its deadline, or the batch did, and was killed."),
+        ("verdict/crashed", "0..1", "Share on which the verifier raised, died or returned no number."),
+        ("verdict/skipped", "0..1", "Share that was not judged (unusable gold answer)."),
+        ("verifier/<verifier>/failed_fraction", "0..1", "Share of the completions shown to one verifier on which it was late or died, over the whole rollout; in the row of a rollout's first update."),
     ],
     "Completions": [
         ("length/mean", "tokens", "Mean completion length."),
@@ -81,6 +82,8 @@ _SECTIONS: dict[str, list[tuple[str, str, str]]] = {
     "Time": [
         ("time/rollout", "seconds", "Wall time of a rollout: generating, scoring, statistics; in the row of its first update."),
         ("time/score", "seconds", "Wall time of the verifiers; in the row of a rollout's first update."),
+        ("time/verifier/<verifier>/mean", "seconds", "Mean wall time of one verifier's verdict on one completion, over the whole rollout; a verdict that was kept from an equal answer counts as it took at first."),
+        ("time/verifier/<verifier>/p99", "seconds", "99 % of those verdicts took at most so long."),
         ("time/update", "seconds", "Wall time of the whole update, rollout and scoring included."),
     ],
     "Held-out evaluation": [

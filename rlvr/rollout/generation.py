@@ -13,7 +13,7 @@ from rlvr.batch import Origin, RolloutBatch
 from rlvr.check.plan import BatchPlan
 from rlvr.entropy.control import Rehearsal, State, Stats, quotient
 from rlvr.loss import Objective
-from rlvr.rewards.scorer import Scored, Scorer
+from rlvr.rewards.scorer import Scorer
 from rlvr.rewards.verdict import Outcome
 from rlvr.rollout.completion import OUTCOMES
 from rlvr.rollout.dynamic import DynamicSampling, Sampled, Supply, sample_with_signal
@@ -27,6 +27,7 @@ from rlvr.rollout.rehearsal import (
 )
 from rlvr.rollout.sampler import Policy, Row, Sampler
 from rlvr.rollout.stream import prompt_stream
+from rlvr.rollout.verifiers import measurements, verifier_metrics
 
 REHEARSAL = "rehearsal.pt"
 
@@ -132,13 +133,7 @@ class Roller:
         records = self._records(sampled, rows)
         rows, state, shaped = chain.shape(rows, state)
         stats = {name: quotient(value) for name, value in (sums | shaped).items()}
-        stats |= self._mean_parts(
-            [
-                judged
-                for item, judged in zip(sampled.completions, sampled.scored, strict=True)
-                if item.place >= 0
-            ]
-        )
+        stats |= self._of_verifiers(sampled)
         if plan.rehearsal is not None:
             rows = rows.join(self._rehearsal_rows(plan.rehearsal, seed, update))
         stats |= sampled.stats | {"time/score": scoring, "time/rollout": monotonic() - started}
@@ -255,15 +250,13 @@ class Roller:
             )
         return records
 
-    def _mean_parts(self, scored: Sequence[Scored]) -> dict[str, float]:
-        """Return the mean of each verifier's part of the reward, over all processes."""
-        means = {}
-        for name in self.scorer.names:
-            values = torch.tensor([item.parts[name] for item in scored], dtype=torch.float64)
-            values = values[~torch.isnan(values)]
-            pair = torch.stack([values.sum(), torch.tensor(float(len(values))).double()])
-            means[f"rewards/{name}"] = quotient(self.policy.processes.sum(pair))
-        return means
+    def _of_verifiers(self, sampled: Sampled) -> dict[str, float]:
+        """Return the metrics of each verifier, over all processes."""
+        names, processes = self.scorer.names, self.policy.processes
+        pairs = zip(sampled.completions, sampled.scored, strict=True)
+        # fillers stay in as nan: every process has as many rows
+        measured = measurements([None if i.place < 0 else judged for i, judged in pairs], names)
+        return verifier_metrics(processes.gather(measured.to(processes.device)).cpu(), names)
 
     # ------------------------------------------------------------------ rehearsal
 

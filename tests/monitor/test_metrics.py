@@ -32,6 +32,8 @@ def test_every_metric_describes_itself() -> None:
         ("kl_cov/selected_fraction", "0..1"),
         ("rewards/math", "score"),
         ("time/update", "seconds"),
+        ("time/verifier/math/p99", "seconds"),
+        ("verifier/judge_2/failed_fraction", "0..1"),
     ],
 )
 def test_units_are_found_for_names_with_placeholders(name: str, unit: str) -> None:

@@ -63,9 +63,12 @@ def test_the_metrics_that_the_documentation_promises_are_there(rows):
         *("length/mean", "length/max", "length/truncated_fraction"),
         *("clip/low_fraction", "clip/high_fraction"),
         *("time/rollout", "time/score", "time/update"),
+        *("time/verifier/countdown/mean", "time/verifier/countdown/p99"),
+        "verifier/countdown/failed_fraction",
         *(f"verdict/{outcome}" for outcome in OUTCOMES),
     }
     of_a_rollout = {"time/rollout", "time/score", "rewards/countdown"}
+    of_a_rollout |= {name for name in promised if "verifier/" in name}
     for row in rows[1:]:
         assert promised <= set(row) | of_a_rollout
     assert of_a_rollout <= set(rows[1]) & set(rows[5])
