@@ -19,10 +19,12 @@ INVISIBLE = re.compile(
 _WORD = re.compile(r"\w+")
 _EMPHASIS = re.compile(r"(?<=\w)[*_~`]+(?=\w)")
 _INLINE_TAG = re.compile(r"</?[a-zA-Z]{1,8}/?>")
-# letters of other scripts that are drawn like a Latin one
+_SPELLED = re.compile(r"(?<!\w)(?:[^\W_][ .\-_·]){2,}[^\W_](?!\w)")
+_MARKS = re.compile("(?<=[A-Za-z])[\u0300-\u036f]+")
+# letters that are drawn like a Latin one: Cyrillic, Greek, and small capitals
 _LOOKALIKES = str.maketrans(
-    "АВЕЅІЈКМНОРСТУХаеѕіјорсухԁһԛԝΑΒΕΖΗΙΚΜΝΟΡΤΥΧαινορυχ",
-    "ABESIJKMHOPCTYXaesijopcyxdhqwABEZHIKMNOPTYXaivopux",
+    "АВЕЅІЈКМНОРСТУХаеѕіјорсухԁһԛԝΑΒΕΖΗΙΚΜΝΟΡΤΥΧαινορυχᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ",
+    "ABESIJKMHOPCTYXaesijopcyxdhqwABEZHIKMNOPTYXaivopuxabcdefghijklmnoprstuvwyz",
 )
 
 
@@ -48,19 +50,19 @@ def visible(text: str) -> str:
 def unmasked(text: str) -> str:
     r"""Return the text with disguised letters as plain ones, to look for what must not be there.
 
-    Undone are character references, tags and emphasis inside a word, other forms of a letter, and
-    letters of another script among Latin ones.
+    Undone are character references, tags and emphasis inside a word, letters drawn one by one, other
+    forms of a letter, marks on it, and letters of another script that are drawn like Latin ones.
 
     Example:
-        >>> unmasked("r<b>iv</b>er r*iv*er &#114;iver \uff52iver r\u0456ver \u0440\u0438\u043a\u0430")
-        'river river river river river рика'
+        >>> unmasked("r<b>iv</b>er r*iv*er &#114;iver \uff52iver r\u0456v\u0332er r-i-v-e-r \u0440\u0438\u043a\u0430")
+        'river river river river river river рика'
     """
     text = html.unescape(visible(text))
     text = _EMPHASIS.sub("", _INLINE_TAG.sub("", text))
-    if text.isascii():
-        return text
-    text = unicodedata.normalize("NFKC", visible(text))
-    return _WORD.sub(_latin_if_mixed, text)
+    if not text.isascii():
+        text = _MARKS.sub("", unicodedata.normalize("NFKC", visible(text)))
+        text = _WORD.sub(_as_latin, text)
+    return _SPELLED.sub(lambda found: "".join(filter(str.isalnum, found[0])), text)
 
 
 def has_content(text: str) -> bool:
@@ -94,8 +96,7 @@ def is_comma(char: str) -> bool:
     return unicodedata.category(char)[0] == "P" and "COMMA" in unicodedata.name(char, "")
 
 
-def _latin_if_mixed(match: re.Match[str]) -> str:
-    word = match[0]
-    if word.isascii() or not re.search("[A-Za-z]", word):
-        return word
-    return word.translate(_LOOKALIKES)
+def _as_latin(match: re.Match[str]) -> str:
+    """Return the word in Latin letters where all of it can be read so."""
+    latin = match[0].translate(_LOOKALIKES)
+    return latin if latin.isascii() else match[0]

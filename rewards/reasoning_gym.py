@@ -27,8 +27,9 @@ NEEDS = ("reasoning_gym", "tasks")  # package, extra of rlvr that installs it
 
 _TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\{([^{}]*)\}")
 _LEAD = re.compile(r"(?:the )?(?:final )?answer(?: is)?:? *(?=\S)", re.IGNORECASE)
-_SEPARATORS = re.compile(r"[,\s]+")
-_WORDS = re.compile(r"[^\W\d_]+(?:[,\s]+[^\W\d_]+)*")
+_BETWEEN = re.compile(r"[,|\s]+")
+_LETTERS = re.compile(r"[^\W\d_]+(?:[,\s]+[^\W\d_]+)*")
+_GRID = re.compile(r"[\w,| ]+(?:\n[\w,| ]+)+")
 
 
 class Config(BaseModel):
@@ -89,14 +90,29 @@ def answer_text(sample: Sample, config: Config) -> str:  # noqa: ARG001 - every 
 
 
 def _plain(answer: str, gold: str | None) -> str:
-    """Return the answer without markup, and as the gold where it has the gold's words in order."""
+    """Return the answer without markup, and as the gold where only the separators differ."""
     answer = answer[found.end() :] if (found := _LEAD.match(answer)) else answer
     if whole := _TEXT.fullmatch(answer):
         answer = whole[1].strip()
-    if gold is None or answer == gold.strip():
-        return gold or answer
-    words = _SEPARATORS.split(gold.strip()) if _WORDS.fullmatch(gold.strip()) else None
-    return gold if _SEPARATORS.split(answer) == words else answer
+    return gold if gold is not None and _same_cells(answer, gold.strip()) else answer
+
+
+def _same_cells(answer: str, gold: str) -> bool:
+    r"""Return whether a list of words, or a grid, is the gold with other separators.
+
+    Example:
+        >>> _same_cells("a b", "a, b"), _same_cells("1|2\n3|4", "1 2\n3 4"), _same_cells("1 2", "1, 2")
+        (True, True, False)
+    """
+    if answer == gold:
+        return True
+    if _LETTERS.fullmatch(gold):
+        return _BETWEEN.split(answer) == _BETWEEN.split(gold)
+    return bool(_GRID.fullmatch(gold)) and _rows(answer) == _rows(gold)
+
+
+def _rows(text: str) -> list[list[str]]:
+    return [_BETWEEN.split(line.strip(" ,|")) for line in text.split("\n") if line.strip()]
 
 
 def _entry(value: Any) -> dict[str, Any] | None:

@@ -137,6 +137,15 @@ HOLLOW = [
     ("keywords:forbidden_words", {"forbidden_words": ["river"]}, "The r**iv**er"),
     ("keywords:forbidden_words", {"forbidden_words": ["river"]}, "The r<b>iv</b>er"),
     ("keywords:forbidden_words", {"forbidden_words": ["river"]}, "The &#114;iver"),
+    ("keywords:forbidden_words", {"forbidden_words": ["river"]}, "The r-i-v-e-r"),
+    ("keywords:forbidden_words", {"forbidden_words": ["river"]}, "The r i v e r"),
+    ("keywords:forbidden_words", {"forbidden_words": ["river"]}, "The ri\u0332v\u0332er"),
+    (
+        "keywords:forbidden_words",
+        {"forbidden_words": ["river"]},
+        "The \u0280\u026a\u1d20\u1d07\u0280",
+    ),
+    ("keywords:forbidden_words", {"forbidden_words": ["cop"]}, "The \u0441\u043e\u0440"),
     ("keywords:forbidden_words", {"forbidden_words": ["river"]}, "The \uff52\uff49\uff56er"),
     ("keywords:frequency", LESS | {"keyword": "river", "frequency": 1}, "The r\u0456ver"),
     (
@@ -199,6 +208,7 @@ def test_marks_around_nothing_and_disguises_do_not_count(name, arguments, text):
             {"forbidden_words": ["pika"]},
             "\u0440\u0456\u043a\u0430 is a river",
         ),
+        ("keywords:forbidden_words", {"forbidden_words": ["coop"]}, "The co-op is a shop"),
         ("punctuation:no_comma", {}, "Er sagt \u201eja\u201c; \u0218tefan hears it"),
         (
             "language:response_language",

@@ -219,6 +219,15 @@ def test_a_list_of_words_may_be_written_with_other_separators():
     assert not is_right(" ".join(reversed(entry["answer"].split(", "))), entry)
 
 
+def test_a_grid_may_be_drawn_with_other_separators():
+    (entry,) = problems("mini_sudoku", size=1)
+    rows = entry["answer"].split("\n")
+    assert is_right("\n".join(row.replace(" ", " | ") for row in rows), entry)
+    assert is_right("\n\n".join(f"{row} " for row in rows), entry)
+    assert not is_right("\n".join([*rows[1:], rows[0]]), entry)
+    assert not is_right("\n".join([*rows, *reversed(rows)]), entry)
+
+
 def test_partial_scores_count_only_from_the_least_that_is_asked_for():
     (entry,) = problems("mini_sudoku", size=1)
     row, *rest = entry["answer"].split("\n")
