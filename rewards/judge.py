@@ -101,6 +101,8 @@ def answer_text(sample: Sample, config: Config) -> str:  # noqa: ARG001
 
 def build(config: Config) -> Callable[[Sample], Awaitable[Verdict]]:
     """Return the verifier."""
+    import httpx  # noqa: F401 - here, where workers are forked, and not in each of them
+
     clients: list[ChatClient] = []  # made where the event loop is
 
     def client() -> ChatClient:

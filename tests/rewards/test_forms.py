@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlvr.data.source import check_columns
 from rlvr.rewards import plugin
 from rlvr.rewards.scorer import NORMALIZE_EPS, Scorer, normalized
 from rlvr.rewards.verdict import Sample
@@ -167,6 +168,17 @@ def test_a_hang_costs_the_others_of_its_call_time_and_nothing_else(forms, name):
     scored = score(f"{forms}:{name}", ["1", "0.5", "hang", "0.25"], [0] * 4, deadline=0.3)
     assert [item.reward for item in scored if not math.isnan(item.reward)] == [1.0, 0.5, 0.25]
     assert scored[2].verdict.outcome == "timeout"
+
+
+@pytest.mark.parametrize("name", ["batch", "group", "awaited", "sample"])
+def test_the_batch_deadline_leaves_no_sample_without_a_verdict(forms, name):
+    texts = ["1", *["hang"] * 20]
+    options = {"deadline": 60, "batch_deadline": 1.0}
+    began = time.monotonic()
+    scored = score(f"{forms}:{name}", texts, list(range(21)), **options)
+    assert time.monotonic() - began < 10
+    assert {str(item.verdict.outcome) for item in scored[1:]} == {"timeout"}
+    assert all("deadline of 1 s" in item.verdict.reason for item in scored[1:])
 
 
 def test_a_group_that_fails_fails_whole_and_alone(forms):
@@ -429,6 +441,13 @@ def test_an_optional_parameter_does_not_change_the_form(tmp_path):
 )
 def test_the_columns_that_a_function_needs_are_known_before_it_runs(tmp_path, code, columns):
     assert Scorer([write(tmp_path, code)]).columns == columns
+
+
+def test_a_column_that_no_row_has_is_an_error_before_training(tmp_path):
+    reference = write(tmp_path, "def reward(sample): return sample.row['levle']")
+    rows = [{"prompt": "p", "answer": "4", "level": 3}]
+    with pytest.raises(ValueError, match="need a column 'levle'"):
+        check_columns(rows, Scorer([reference]).columns)
 
 
 # ---------------------------------------------------------------- options of every verifier
