@@ -108,6 +108,53 @@ class Fields:
         return ValueError(f"{self.place}: {message}")
 
 
+def make_case(
+    fields: Fields,
+    verifier: str,
+    completion: str,
+    expected: float | None,
+    row: Mapping[str, Any],
+    *,
+    name: str = "",
+    policy: str = "",
+    kind: str = PLAIN,
+    must_not: str = "",
+    **tags: str,
+) -> Case:
+    """Return the case of a row; a user's function sees the fields of the file beside the columns.
+
+    Args:
+        fields: Of the row; id, source, domain and cls are taken from there.
+        verifier: That judges it.
+        completion: What is judged.
+        expected: Share that is right; None: not known.
+        row: Columns that the verifier needs, `prompt` and `answer` among them.
+        name: Instead of the id; "": the id, else the row's number.
+        policy: As in `Case`, and so are `kind` and `must_not`.
+        kind: PLAIN, ATTACK, BENIGN or DATA_ERROR.
+        must_not: A side effect.
+        tags: Over those of the row.
+    """
+    columns = {**fields.row, **row}
+    own = {tag: fields.optional(tag) for tag in ("source", "domain", "cls")} | tags
+    prompt = columns.get("prompt") or ""
+    return Case(
+        id=name or fields.optional("id") or fields.place.rpartition(", ")[2],
+        verifier=verifier,
+        sample=Sample(
+            prompt=prompt if isinstance(prompt, str | list) else json.dumps(prompt),
+            completion=completion,
+            answer=columns.get("answer"),
+            row=columns,
+        ),
+        expected=expected,
+        kind=kind,
+        policy=policy,
+        tags={tag: value for tag, value in own.items() if value},
+        must_not=must_not,
+    )
+
+
 @dataclass(frozen=True)
 class Beside:
     """Finds files that a bench needs besides itself.

@@ -4,18 +4,15 @@ A form is a function from the fields of a row to a case; which one a file is in 
 row. A bare expression is put into `\boxed{}`, as a model would state it.
 """
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rlvr.data.read import read
-from rlvr.reward.case import ATTACK, BENIGN, DATA_ERROR, Beside, Case, Fields
-from rlvr.reward.puzzle import puzzle_row
+from rlvr.reward.case import Beside, Case, Fields, make_case
+from rlvr.reward.hack import hack_case
 from rlvr.reward.wrapping import boxed
-from rlvr.rewards.verdict import Sample
 
 Reader = Callable[[Fields], Case]
 
@@ -79,7 +76,7 @@ def _verifier_bench(fields: Fields) -> Case:
     candidate, gold = fields.text("candidate"), fields.text("gold")
     if fields.text("kind") == "expr" and r"\boxed" not in candidate:
         candidate = boxed(candidate)
-    return _case(
+    return make_case(
         fields,
         "math",
         candidate,
@@ -89,100 +86,16 @@ def _verifier_bench(fields: Fields) -> Case:
     )
 
 
-def _hack(fields: Fields) -> Case:
-    kind = fields.one_of("kind", {name: name for name in (ATTACK, BENIGN, DATA_ERROR)})
-    columns = fields.one_of("domain", _DOMAINS)
-    verifier, completion, row = columns(fields)
-    return _case(
-        fields,
-        verifier,
-        completion,
-        fields.share("expected_reward"),
-        row,
-        kind=kind,
-        policy=fields.optional("policy"),
-        cls=fields.optional("category"),
-        must_not=fields.optional("must_not"),
-    )
-
-
-Columns = tuple[str, str, Mapping[str, Any]]
-"""Verifier, completion and row of a case."""
-
-
-def _hack_answer(verifier: str, fields: Fields) -> Columns:
-    return verifier, _completion(fields), {"answer": fields.text("gold")}
-
-
-def _hack_format(fields: Fields) -> Columns:
-    return "format", _completion(fields), {}
-
-
-def _hack_code(fields: Fields) -> Columns:
-    tests = fields.row.get("tests_stdio") or fields.row.get("tests_assert")
-    tests = tests or fields.row.get("tests_io")
-    if not tests:
-        raise fields.error("no tests: one of tests_stdio, tests_assert, tests_io is needed")
-    entry_point = fields.row.get("entry_point")
-    return "code", fields.text("code"), {"tests": tests, "entry_point": entry_point}
-
-
-def _hack_sql(fields: Fields) -> Columns:
-    row = {
-        "answer": fields.text("gold_sql"),
-        "database": fields.get("databases", list),
-        "order_matters": bool(fields.row.get("order_matters")),
-    }
-    return "sql", fields.text("sql"), row
-
-
-def _hack_instruction(fields: Fields) -> Columns:
-    constraint = dict(fields.get("constraint", dict))
-    name = constraint.pop("id", None)
-    if not isinstance(name, str):
-        raise fields.error("constraint has no id, the name of an instruction")
-    row = {"instruction_id_list": [name], "kwargs": [constraint]}
-    return "instructions", _completion(fields), row
-
-
-def _hack_puzzle(fields: Fields) -> Columns:
-    verifier, row = puzzle_row(fields)
-    return verifier, _completion(fields), row
-
-
-_DOMAINS: dict[str, Callable[[Fields], Columns]] = {
-    "math": partial(_hack_answer, "math"),
-    "numeric": partial(_hack_answer, "numeric"),
-    "mcq": partial(_hack_answer, "choice"),
-    "format": _hack_format,
-    "code": _hack_code,
-    "sql": _hack_sql,
-    "ifeval": _hack_instruction,
-    "puzzle": _hack_puzzle,
-}
-
-
-def _completion(fields: Fields) -> str:
-    """Return the completion, or what its segments (text, times) join to."""
-    segments = fields.row.get("completion_segments")
-    if segments is None:
-        return fields.get("completion", str)
-    try:
-        return "".join(text * times for text, times in segments)
-    except (TypeError, ValueError):
-        raise fields.error("completion_segments must be a list of [text, times]") from None
-
-
 def _human_eval(fields: Fields) -> Case:
     program = fields.text("prompt") + fields.text("canonical_solution")
     row = {"tests": fields.text("test"), "entry_point": fields.text("entry_point")}
-    return _case(fields, "code", program, 1.0, row, name=fields.text("task_id"))
+    return make_case(fields, "code", program, 1.0, row, name=fields.text("task_id"))
 
 
 def _mbpp(fields: Fields) -> Case:
     row = {"tests": fields.get("test_list", list), "setup": fields.optional("test_setup_code")}
     name = f"mbpp/{fields.row['task_id']}"
-    return _case(fields, "code", fields.text("code"), 1.0, row, name=name)
+    return make_case(fields, "code", fields.text("code"), 1.0, row, name=name)
 
 
 def _code_samples(beside: Beside) -> Reader:
@@ -196,7 +109,7 @@ def _code_samples(beside: Beside) -> Reader:
         task = tasks[name]
         row = {"tests": task["test"], "entry_point": task.get("entry_point")}
         number = fields.optional("sample_index")
-        return _case(
+        return make_case(
             fields,
             "code",
             task["prompt"] + fields.text("completion"),
@@ -220,7 +133,7 @@ def _sql_bench(beside: Beside) -> Reader:
             "database": fields.one_of("db", databases),
             "order_matters": bool(fields.row.get("order_matters")),
         }
-        return _case(
+        return make_case(
             fields,
             "sql",
             fields.text("candidate_sql"),
@@ -241,7 +154,7 @@ def _ifeval(fields: Fields) -> Case:
         "instruction_id_list": fields.get("instruction_id_list", list),
         "kwargs": fields.get("kwargs", list),
     }
-    return _case(
+    return make_case(
         fields,
         "instructions",
         fields.text("response"),
@@ -259,7 +172,7 @@ def _puzzle(fields: Fields) -> Case:
         "answer": fields.row["gold"],
         "metadata": fields.get("metadata", dict) | {"source_dataset": task},
     }
-    return _case(
+    return make_case(
         fields,
         "reasoning_gym",
         fields.text("candidate"),
@@ -280,41 +193,7 @@ def _own(completion: str, fields: Fields) -> Case:
     }
     verifier = fields.optional("verifier") or "math"
     text, label = fields.text(completion), fields.share("label")
-    return _case(fields, verifier, text, label, row, policy=fields.optional("policy"))
-
-
-def _case(
-    fields: Fields,
-    verifier: str,
-    completion: str,
-    expected: float | None,
-    row: Mapping[str, Any],
-    *,
-    name: str = "",
-    policy: str = "",
-    kind: str = "plain",
-    must_not: str = "",
-    **tags: str,
-) -> Case:
-    """Return the case; a user's function sees the fields of the file beside the columns."""
-    columns = {**fields.row, **row}
-    own = {tag: fields.optional(tag) for tag in ("source", "domain", "cls")} | tags
-    prompt = columns.get("prompt")
-    return Case(
-        id=name or fields.optional("id") or fields.place.rpartition(", ")[2],
-        verifier=verifier,
-        sample=Sample(
-            prompt=prompt if isinstance(prompt, str | list) else json.dumps(prompt),
-            completion=completion,
-            answer=columns.get("answer"),
-            row=columns,
-        ),
-        expected=expected,
-        kind=kind,
-        policy=policy,
-        tags={tag: value for tag, value in own.items() if value},
-        must_not=must_not,
-    )
+    return make_case(fields, verifier, text, label, row, policy=fields.optional("policy"))
 
 
 def _alone(reader: Reader) -> Callable[[Beside], Reader]:
@@ -322,7 +201,7 @@ def _alone(reader: Reader) -> Callable[[Beside], Reader]:
 
 
 FORMS = (
-    Form("hacks", ("kind", "domain", "expected_reward"), _alone(_hack)),
+    Form("hacks", ("kind", "domain", "expected_reward"), _alone(hack_case)),
     Form(
         "verifier_bench", ("kind", "domain", "gold", "candidate", "label"), _alone(_verifier_bench)
     ),
