@@ -191,6 +191,8 @@ def _names_agree(first: str, second: str) -> bool:
     if not first or not second or first == second:
         return True
     short, long = sorted((first, second), key=len)
+    if short == "y" and long in ("f(x)", "g(x)", "h(x)", "y(x)"):
+        return True
     return long.startswith((short + "_", short + "(")) or " " in long + short
 
 

@@ -13,11 +13,13 @@ from typing import Any
 MAX_TEXT = 300  # characters
 MAX_NESTING = 8  # brackets; 30 cost latex2sympy 16 seconds
 
-_LONG_NUMBER = re.compile(r"\d{16}")
-_TOWER = re.compile(r"\^\s*(?:\{[^{}]*[\^!]|\{[^{}]*\d{4}|\d{4}|\{[^{}]*\\)")
+_LONG_NUMBER = re.compile(r"\d{16}|[\d)]\s*_")  # bases are tried digit by digit
+_TOWER = re.compile(
+    r"\^\s*(?:\{[^{}]*(?:[\^!\\]|\d{4})|\d{4}|(?:\{[^{}]*\}|\S)\s*\^)"  # exponents of exponents
+)
 _FACTORIAL = re.compile(r"!\s*!|\d{3}\s*!|\)\s*!|\\binom|\\Gamma|\\mod|\\bmod")
 _UNDONE = re.compile(r"\\(?:int|iint|sum|prod|lim|frac\s*\{\s*d)(?![a-zA-Z])")
-_WIDE = re.compile(r"\\(?:sum|prod)[^=]*=[^^]*\^\s*\{?\s*\d{3}")
+_WIDE = re.compile(r"\\(?:sum|prod).*\d{3}", re.S)
 _SUBSCRIPT = re.compile(r"_\s*\{[^{}]*\}")
 _WORDS = re.compile(r"\\text|[<>=]|\\(?:le|ge|ne|lor|land|pm|mp|or|and|infty)(?![a-zA-Z])")
 

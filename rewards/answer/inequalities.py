@@ -1,7 +1,7 @@
 """Equality of inequalities, as regions of the line or step by step."""
 
 from rlvr.rewards.answer.expression import Expression, difference, variables
-from rlvr.rewards.answer.region import region, same_region
+from rlvr.rewards.answer.region import region, same_region, subject
 from rlvr.rewards.answer.rules import Rules
 from rlvr.rewards.answer.shapes import Inequality, Scalar, Shape
 from rlvr.rewards.answer.value import proportional, same
@@ -14,18 +14,12 @@ def same_set(gold: Shape, answer: Shape, rules: Rules) -> bool:
         if ours is None or theirs is None:
             rules.need_algebra()
             return _same_steps(gold, answer)
-        if _subject(gold) != _subject(answer):
+        if subject(gold) != subject(answer):
             return False
     if ours is None or theirs is None or isinstance(gold, Scalar) or isinstance(answer, Scalar):
         return False
     rules.need_algebra()
     return same_region(ours, theirs)
-
-
-def _subject(item: Inequality) -> str:
-    """Return the variable that the inequality is about; "" where that is unclear."""
-    names = {side[1] for side in item.sides if side[0] == "variable"}
-    return names.pop() if len(names) == 1 else ""
 
 
 def _same_steps(gold: Inequality, answer: Inequality) -> bool:

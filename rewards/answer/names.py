@@ -6,7 +6,8 @@ from rlvr.rewards.answer.tokens import Tokens, is_word, split
 
 MAX_WORDS, MAX_NAME = 4, 40  # of "the area" before =
 
-_APPLIED = re.compile(r"(?:[A-Za-z]|\\[a-zA-Z]+)(?:_(?:\{[^{}]*\}|\w))?'*\([^()]*\)")
+_APPLIED = re.compile(r"(?:[A-Za-z]|\\[a-zA-Z]+)(?:_(?:\{[^{}]*\}|\w))?(?:'*|\^\{-1\})\([^()]*\)")
+_ANGLED = re.compile(r"\\(?:sin|cos|tan|cot|log|ln)(?:\^\{?2\}?)?(?:\\[a-zA-Z]+|[A-Za-z])")
 _NAMED = re.compile(
     r"m?(?:\\(?:angle|triangle|Delta|arc|overline|widehat|mathbf))?\{?(?:\\[a-zA-Z]+|[A-Za-z])\}?"
     r"(?:_(?:\{[^{}]*\}|\w))?(?:'|\^\{?\\prime\}?)*"
@@ -30,6 +31,7 @@ def name_of(tokens: Tokens) -> str:
     if text in _NO_NAMES or not re.search("[a-zA-Z]", text):
         return ""
     named = _NAMED.fullmatch(text) or _APPLIED.fullmatch(text) or _LENGTHS.fullmatch(text)
+    named = named or _ANGLED.fullmatch(text)
     return text.replace("{", "").replace("}", "") if named else ""
 
 

@@ -75,6 +75,9 @@ _TEXT = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|up|normal)?|math(?:rm|bf|it|sf|tt|normal)|mbox|hbox|operatorname\*?"
     r"|emph|bold|boldsymbol)\s*\{([^{}]*)\}"
 )
+_ACCENT = re.compile(
+    r"\\(?:vec|hat|bar|tilde|widehat|overrightarrow|mathcal|mathbf)\s*(?:\{\s*([a-zA-Z]{1,2})\s*\}|([a-zA-Z]))"
+)
 _DECLARED = re.compile(r"\\(?:rm|bf|it|tt)(?![a-zA-Z])")
 _LATIN = re.compile(r"[a-zA-Z]")
 _FUNCTIONS = """sin cos tan cot sec csc sinh cosh tanh asin acos atan arcsin arccos arctan ln log lg exp
@@ -108,6 +111,7 @@ def canonical(text: str) -> str:
     text = _EMPTY_SIDE.sub(" ", _separated(text))
     text = _SIZES.sub(" ", _GLUED_QUAD.sub(" ", text).replace(r"\!", "").replace(r"\\n", " "))
     text = _FRACTION.sub(r"\\frac", _SHORT.sub(_short, _SPACES.sub(" ", text)))
+    text = _ACCENT.sub(r" \1\2 ", text)
     text = _TEXT.sub(_worded, _CIRCLE.sub(r"^{\\circ} ", text))
     text = _HALF_DAY.sub(r" \1m ", _ORDINAL.sub("", _DECLARED.sub(" ", text)))  # p.m.
     text = _MIXED.sub(r"\1\\frac{\2}{\3}", _RAISED_FIRST.sub(r"_\2^\1", text))

@@ -120,9 +120,10 @@ class _Parser:
         return tree
 
     def _starts_factor(self, token: str) -> bool:
-        """Return whether a factor may follow without a sign: 3 4 is no product, 2^{3} 4 is one."""
+        """Return whether a factor may follow without a sign: 3 4 is no product, 2^k 2^n is one."""
         if is_number(token):
-            return self._tokens[self._at - 1] in _CLOSED
+            before, after = self._tokens[self._at - 1], self._tokens[self._at + 1 : self._at + 2]
+            return before in _CLOSED or (after == ["^"] and not is_number(before))
         return (
             token in _GROUPS
             or token.isalpha()

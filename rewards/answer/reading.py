@@ -5,19 +5,17 @@ All of the answer is accounted for: what has no place in a shape makes the whole
 
 import re
 from functools import lru_cache
-from itertools import product
 
 from rlvr.rewards.answer.expression import INFINITY, Expression
 from rlvr.rewards.answer.names import compound_name, name_of
 from rlvr.rewards.answer.notation import canonical
 from rlvr.rewards.answer.parser import Unreadable
-from rlvr.rewards.answer.region import EVERYTHING, region, without
+from rlvr.rewards.answer.region import EVERYTHING, region, together, without
 from rlvr.rewards.answer.scalar import scalar
 from rlvr.rewards.answer.shapes import (
     VOID,
     Chain,
     Inequality,
-    Interval,
     Many,
     Matrix,
     Ratio,
@@ -26,11 +24,11 @@ from rlvr.rewards.answer.shapes import (
     Shape,
     Text,
 )
+from rlvr.rewards.answer.signs import all_signs, both_signs
 from rlvr.rewards.answer.tokens import Tokens, is_word, split, tokenize
 from rlvr.rewards.answer.written import in_base, unqualified
 
 MAX_ITEMS = 200
-MAX_SIGNS = 4  # of plus-or-minus in one answer
 
 _LISTED = frozenset((",", r"\and", r"\or", r"\lor", r"\land", r"\text{,}"))
 _EITHER = frozenset((r"\or", r"\lor"))
@@ -40,11 +38,22 @@ _RELATIONS = _EQUAL | _ORDER.keys()
 _PAIRED = {"<=": r"\le ", "=<": r"\le ", ">=": r"\ge ", "!=": r"\ne ", "==": "=", ":=": "="}
 _PAIRED_SIGN = re.compile("|".join(map(re.escape, _PAIRED)))
 _MATRICES = frozenset(
-    ("matrix", "pmatrix", "bmatrix", "Bmatrix", "vmatrix", "Vmatrix", "smallmatrix", "array")
+    (
+        "matrix",
+        "pmatrix",
+        "bmatrix",
+        "Bmatrix",
+        "vmatrix",
+        "Vmatrix",
+        "smallmatrix",
+        "array",
+        "cases",
+    )
 )
 _NOTHING = {"no solution", "no solutions", "no real solution", "no real solutions", "empty set"}
 _NOTHING |= {"the empty set", "none", r"\emptyset", r"\{ \}"}
 _EVERYTHING = {r"\mathbb { R }", r"\mathbb R", "all real numbers", "all reals", "all real x"}
+_UNDEFINED = {"dne", "does not exist", "undefined", "d n e"}
 _UNLIMITED = {"infinitely many", "infinite", "infinity"}
 
 
@@ -77,7 +86,7 @@ def _answer(tokens: Tokens) -> Shape:
 
 
 def _several(shapes: list[Shape], *, either: bool) -> Shape:
-    if not either and (found := _limited(shapes)):
+    if not either and (found := _conditions(shapes)):
         return found
     if either or any(isinstance(item, Region) for item in shapes):
         regions = [region(item) for item in shapes]
@@ -86,16 +95,14 @@ def _several(shapes: list[Shape], *, either: bool) -> Shape:
     return Many("list", tuple(_grouped(_flat(shapes))))
 
 
-def _limited(shapes: list[Shape]) -> Region | None:
-    r"""Return x > 0, x \ne 2 as a region; None for anything else."""
-    holes = [item for item in shapes if isinstance(item, Inequality) and item.signs == ("ne",)]
-    rest = [item for item in shapes if item not in holes]
-    whole = region(rest[0]) if len(rest) == 1 and isinstance(rest[0], Inequality) else None
-    for hole in holes:
-        if whole is None or hole.sides[0][0] != "variable":
-            return None
-        whole = without(whole, Region((Interval(hole.sides[1], hole.sides[1], (True, True)),)))
-    return whole if holes else None
+def _conditions(shapes: list[Shape]) -> Shape | None:
+    r"""Return x > 0, x \ne 2 as a region, and f(x) = 1/x, x \ne 0 without where it is defined."""
+    first, *rest = shapes
+    if isinstance(first, Chain) and "(" in first.names[0]:
+        return first if all(isinstance(item, Inequality) for item in rest) else None
+    conditions = [item for item in shapes if item != EVERYTHING]
+    inequalities = [item for item in conditions if isinstance(item, Inequality)]
+    return together(inequalities) if len(inequalities) == len(conditions) else None
 
 
 def _flat(shapes: list[Shape]) -> list[Shape]:
@@ -132,6 +139,8 @@ def _cached_item(key: tuple[str, ...]) -> Shape:
     words = " ".join(tokens).replace('"', "")
     if words.lower() in _NOTHING:
         return VOID
+    if words.lower() in _UNDEFINED:
+        return Text("undefined")
     if words in _EVERYTHING:
         return EVERYTHING
     if words.lower() in _UNLIMITED:
@@ -226,6 +235,9 @@ def _enclosed(tokens: Tokens) -> Shape | None:
     """Return a set, tuple, interval, vector or matrix."""
     if tokens[0].startswith(r"\begin:") and tokens[-1].startswith(r"\end:"):
         return _matrix(tokens)
+    if tokens[0] == r"\{" and len(tokens) > 3 and tokens[1].startswith(r"\begin:"):
+        tokens = tokens[1:]  # one brace on the left of a system
+        return _matrix(tokens) if tokens[-1].startswith(r"\end:") else None
     if tokens[0] == "[" and len(tokens) > 3 and tokens[1].startswith(r"\begin:"):
         return _enclosed(tokens[1:-1]) if tokens[-1] == "]" else None
     opening, closing = tokens[0], tokens[-1]
@@ -245,7 +257,7 @@ def _enclosed(tokens: Tokens) -> Shape | None:
     if len(pieces) < 2 or len(pieces) > MAX_ITEMS or not all(pieces):
         return None
     kind = "vector" if opening == r"\langle" else "tuple"
-    return _signs_spread(kind, pieces, opening + closing)
+    return _tuple(kind, pieces, opening + closing)
 
 
 def _closes_at_end(tokens: Tokens) -> bool:
@@ -258,20 +270,12 @@ def _closes_at_end(tokens: Tokens) -> bool:
     return True
 
 
-def _signs_spread(kind: str, pieces: list[Tokens], brackets: str) -> Shape:
+def _tuple(kind: str, pieces: list[Tokens], brackets: str) -> Shape:
     r"""Return the tuple; with \pm in it, the tuples for all signs."""
-    options: list[list[Tokens]] = [_expanded(piece) or [piece] for piece in pieces]
-    total = 1
-    for option in options:
-        total *= len(option)
-    if total > 2**MAX_SIGNS:
-        return Text(" ".join(token for piece in pieces for token in piece))
-    if total > 1 and any(r"\mp" in piece for piece in pieces):
-        signs = [{r"\pm": "+", r"\mp": "-"}, {r"\pm": "-", r"\mp": "+"}]
-        rows = [[[s.get(token, token) for token in piece] for piece in pieces] for s in signs]
-    else:
-        rows = [list(row) for row in product(*options)]
-    found = [Many(kind, tuple(_item(piece) for piece in row), brackets) for row in rows]
+    rows = all_signs(pieces)
+    found = [Many(kind, tuple(map(_item, row)), brackets) for row in rows]
+    if not found:
+        return _text([token for piece in pieces for token in piece])
     return found[0] if len(found) == 1 else Many("pm", tuple(found))
 
 
@@ -296,32 +300,17 @@ def _matrix(tokens: Tokens) -> Shape | None:
     cells = [split(row, frozenset("&"))[0] for row in rows if row]
     if not cells or len(cells) > MAX_ITEMS or not all(all(row) for row in cells):
         return None
-    found = tuple(tuple(_item(cell) for cell in row) for row in cells)
+    found = tuple(tuple(map(_item, row)) for row in cells)
+    if all(len(row) == 1 and isinstance(row[0], Chain) for row in found):
+        return Many("list", tuple(row[0] for row in found))
     if all(len(row) == 1 for row in found):
         return Many("vector", tuple(row[0] for row in found), "column")
     return Matrix(found)
 
 
-def _expanded(tokens: Tokens) -> list[Tokens] | None:
-    r"""Return the tokens for each choice of signs; None without \pm."""
-    places = [i for i, token in enumerate(tokens) if token in (r"\pm", r"\mp")]
-    if not 0 < len(places) <= MAX_SIGNS:
-        return None
-    tied = any(tokens[i] == r"\mp" for i in places)
-    choices = ["+" * len(places), "-" * len(places)] if tied else product("+-", repeat=len(places))
-    flip = {"+": "-", "-": "+"}
-    found = []
-    for choice in choices:
-        copy = list(tokens)
-        for place, sign in zip(places, choice, strict=True):
-            copy[place] = sign if tokens[place] == r"\pm" else flip[sign]
-        found.append(copy)
-    return found
-
-
 def _signed(tokens: Tokens) -> Shape | None:
-    options = _expanded(tokens)
-    return Many("pm", tuple(_item(option) for option in options)) if options else None
+    options = both_signs(tokens)
+    return Many("pm", tuple(map(_item, options))) if options else None
 
 
 def _ratio(tokens: Tokens) -> Shape | None:

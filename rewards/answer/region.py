@@ -92,6 +92,47 @@ def _from_absolute(item: Inequality, place: int) -> Region | None:
     return Region((mirrored, part))
 
 
+def together(items: list[Inequality]) -> Region | None:
+    r"""Return what x > 0, x \ne 2 leaves of the line; x < 1, x > 2 is either of the two.
+
+    None where they are not about one variable, or not so simple.
+    """
+    holes = [item for item in items if item.signs == ("ne",)]
+    found = [region(item) for item in items if item not in holes]
+    if not found or len({subject(item) for item in items}) != 1 or not subject(items[0]):
+        return None
+    whole = found[0]
+    for other in found[1:]:
+        whole = _common(whole, other) if whole and other else None
+    for hole in holes:
+        point = hole.sides[1] if hole.sides[0][0] == "variable" else hole.sides[0]
+        whole = without(whole, Region((Interval(point, point, (True, True)),))) if whole else None
+    return whole
+
+
+def subject(item: Inequality) -> str:
+    """Return the variable that the inequality is about; "" where that is unclear."""
+    names = {side[1] for side in item.sides if side[0] == "variable"}
+    return names.pop() if len(names) == 1 else ""
+
+
+def _common(first: Region, second: Region) -> Region | None:
+    """Return what two intervals share; both of them where they share nothing."""
+    if len(first.parts) != 1 or len(second.parts) != 1:
+        return None
+    (a,), (b,) = first.parts, second.parts
+    ours, theirs = _merged(first), _merged(second)
+    if ours is None or theirs is None:
+        return None
+    (low_a, high_a), (low_b, high_b) = ours[0], theirs[0]
+    # an open lower end is the greater one, an open upper end the smaller
+    later = a if (low_a[0], not low_a[1]) >= (low_b[0], not low_b[1]) else b
+    sooner = a if high_a <= high_b else b
+    if max(low_a[0], low_b[0]) > min(high_a[0], high_b[0]):
+        return Region((a, b))
+    return Region((Interval(later.low, sooner.high, (later.closed[0], sooner.closed[1])),))
+
+
 def without(whole: Region, taken: Region) -> Region | None:
     """Return a region without points."""
     parts = list(whole.parts)

@@ -1,8 +1,10 @@
 r"""A number or expression with its unit, percent sign or currency: 5 \text{ cm}^2, 20\%, USD 10."""
 
+import re
 from fractions import Fraction
 
 from rlvr.rewards.answer.expression import Expression, product
+from rlvr.rewards.answer.notation import FUNCTION_NAMES
 from rlvr.rewards.answer.parser import Unreadable, parse
 from rlvr.rewards.answer.shapes import Scalar
 from rlvr.rewards.answer.tokens import CLOSE, OPEN, Tokens, is_word
@@ -17,6 +19,8 @@ _SCALES |= {"trillion": 10**12, "dozen": 12}
 _PERCENT = frozenset(("%", r"\%"))
 _PERCENT_WORDS = frozenset(("percent", "pct", "percentage"))
 _DEGREE = ["^", "{", r"\circ", "}"]
+_GLUE = re.compile(r"\s*([\^{}-])\s*")
+_BEFORE_POWER = frozenset(("^", "{", "-"))
 _IN_UNITS = frozenset(("^", "{", "}", "/", r"\cdot", "-", ".", "(", ")", r"\circ"))
 
 
@@ -32,7 +36,7 @@ def scalar(tokens: Tokens) -> Scalar | None:
     body, words = _before_words(tokens)
     body, sign = _without_currency(body)
     body, percent = (body[:-1], True) if body and body[-1] in _PERCENT else (body, False)
-    if body[-4:] == _DEGREE:
+    if body[-4:] == _DEGREE and not any(map(_is_function, body)):
         body, sign = body[:-4], ["°"]
     if not body or _has_prose(body):
         return None
@@ -45,6 +49,10 @@ def scalar(tokens: Tokens) -> Scalar | None:
     return Scalar(" ".join(body), _tree(body, scale), _unit(words), lower, percent)
 
 
+def _is_function(token: str) -> bool:
+    return token[1:] in FUNCTION_NAMES
+
+
 def _tree(body: Tokens, scale: int) -> Expression | None:
     try:
         tree = parse(body)
@@ -54,8 +62,7 @@ def _tree(body: Tokens, scale: int) -> Expression | None:
 
 
 def _unit(words: Tokens) -> Unit | None:
-    text = " ".join(words).replace(" ^ ", "^").replace("{ ", "").replace(" }", "")
-    return unit(text) if words else None
+    return unit(_GLUE.sub(r"\1", " ".join(words))) if words else None
 
 
 def _without_currency(body: Tokens) -> tuple[Tokens, Tokens]:
@@ -88,7 +95,10 @@ def _before_words(tokens: Tokens) -> tuple[Tokens, Tokens]:
 def _in_unit(tokens: Tokens) -> bool:
     """Return whether the tokens are words with powers, products and quotients between them."""
     return len(tokens) <= MAX_UNIT_TOKENS and all(
-        is_word(token) or token in _IN_UNITS or (token in ("2", "3") and place > 0)
+        is_word(token)
+        or token in _IN_UNITS
+        or (place > 0 and token in ("1", "2", "3") and tokens[place - 1] in _BEFORE_POWER)
+        or (place > 0 and token in ("2", "3") and is_word(tokens[place - 1]))
         for place, token in enumerate(tokens)
     )
 

@@ -79,7 +79,7 @@ def harmless(words: tuple[str, ...]) -> bool:
 def _factors(gold: Scalar, answer: Scalar, rules: Rules) -> tuple[Fraction, Fraction] | None:
     """Return what the values are multiplied by to have one unit; None where units differ."""
     one = Fraction(1)
-    if not harmless(answer.unit_words):
+    if answer.unit is None and not harmless(answer.unit_words):
         return None
     if rules.units == "ignored":
         return one, one
