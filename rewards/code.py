@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -26,6 +27,7 @@ from rlvr.rewards.sandbox.local import LocalSandbox
 from rlvr.rewards.sandbox.probe import refusal
 from rlvr.rewards.sandbox.remote import RemoteSandbox
 from rlvr.rewards.sandbox.request import Limits, SandboxBroken
+from rlvr.rewards.sandbox.values import NotPlain
 from rlvr.rewards.verdict import Sample, Verdict, crashed, partial, skipped, unparsable, wrong
 
 Sandbox = LocalSandbox | RemoteSandbox
@@ -86,6 +88,9 @@ def _refusal(config: Config) -> str | None:
     if config.backend != "http":
         if config.url is not None:
             return f"url has no effect with backend {config.backend}; set backend: http"
+        for package in config.packages:
+            if find_spec(package.partition(".")[0]) is None:
+                return f"packages names {package}, which is not installed"
         return refusal(config.backend, unsafe=config.unsafe)
     if config.url is None:
         return "backend is http, so url is needed: the address of a SandboxFusion service"
@@ -112,7 +117,7 @@ def build(config: Config) -> Callable[[Sample], Verdict]:
         box = boxes.get(os.getpid()) or boxes.setdefault(os.getpid(), make_sandbox(config))
         try:
             return _verdict(_run(box, program, tests, config))
-        except Unusable as error:
+        except (Unusable, NotPlain) as error:
             return skipped(str(error))
         except SandboxBroken as error:
             return crashed(str(error))

@@ -35,7 +35,15 @@ def read_tests(tests: Any, entry_point: str | None, setup: str) -> Tests:
     Raises:
         Unusable: Where no test can be read from it; the message says why.
     """
-    tests = _from_json(tests.tolist() if hasattr(tests, "tolist") else tests)
+    try:
+        return _read(
+            _from_json(tests.tolist() if hasattr(tests, "tolist") else tests), entry_point, setup
+        )
+    except RecursionError:
+        raise Unusable("the tests are nested too deeply") from None
+
+
+def _read(tests: Any, entry_point: str | None, setup: str) -> Tests:
     if isinstance(tests, str):
         return read_statements(tests, entry_point, setup)
     if isinstance(tests, Mapping):

@@ -46,14 +46,14 @@ class Locks:
     Attributes:
         libc: From `load_libc`.
         uid: User and group id to change to; None keeps the present one.
-        filter_calls: Install the system-call filter.
+        call_filter: Template of the system-call filter; None is no filter.
         solution_rules: Landlock ruleset of programs, with the scratch folder; None is no Landlock.
         judge_rules: Ruleset of judges, without it.
     """
 
     libc: ctypes.CDLL
     uid: int | None
-    filter_calls: bool
+    call_filter: bytes | None
     solution_rules: int | None
     judge_rules: int | None
 
@@ -76,7 +76,8 @@ def make_locks(scratch: str, places: Sequence[str | int], number: int) -> Locks:
         judge = landlock.ruleset(libc, rules)
         solution = landlock.ruleset(libc, [*rules, (scratch, landlock.SCRATCH)])
     uid = FIRST_UID + number % UIDS if can_change_uid() else None
-    return Locks(libc, uid, seccomp.available(libc), solution, judge)
+    call_filter = seccomp.template() if seccomp.available(libc) else None
+    return Locks(libc, uid, call_filter, solution, judge)
 
 
 def can_change_uid() -> bool:
@@ -120,8 +121,8 @@ def enter(locks: Locks, *, judge: bool, memory: int, cpu: int) -> None:
     for descriptor in (locks.judge_rules, locks.solution_rules):
         if descriptor is not None:
             os.close(descriptor)
-    if locks.filter_calls:
-        seccomp.install(libc)
+    if locks.call_filter is not None:
+        seccomp.install(libc, locks.call_filter)
 
 
 def _become(uid: int) -> None:

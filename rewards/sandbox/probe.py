@@ -69,6 +69,8 @@ def rows() -> list[tuple[str, str, str]]:
 
 def refusal(backend: Literal["local", "bwrap"], *, unsafe: bool) -> str | None:
     """Return why untrusted code is not run here; None where it may be."""
+    if platform.system() != "Linux":
+        return f"this is {platform.system()}; use backend: http with a sandbox service"
     if backend == "bwrap":
         reason = bubblewrap.failure()
         return reason and f"backend is bwrap, but {reason}; install bubblewrap, or use local"

@@ -78,6 +78,7 @@ _LOAD, _EQUAL, _ABOVE, _HAS_BITS, _AND, _RETURN = 0x20, 0x15, 0x25, 0x45, 0x54, 
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _PR_SET_SECCOMP, _FILTER_MODE = 22, 2
 _GET_ACTION_AVAIL = 2
+_SOME_PID = 0x7D5A3C1E  # above every process id; stands for that of the process to be locked
 
 
 def machine() -> str | None:
@@ -118,12 +119,18 @@ def program(name: str, pid: int) -> bytes:
     return b"".join(struct.pack("=HBBI", *step) for step in code)
 
 
-def install(libc: ctypes.CDLL) -> None:
-    """Lock this process and its threads for good; `no_new_privs` must be set."""
+def template() -> bytes:
+    """Return the filter for this machine, to be installed in any process of it."""
     name = machine()
     if name is None:
         raise OSError(errno.ENOSYS, f"no system-call numbers for {platform.machine()}")
-    filter_code = program(name, os.getpid())
+    return program(name, _SOME_PID)
+
+
+def install(libc: ctypes.CDLL, filter_template: bytes) -> None:
+    """Lock this process and its threads for good; `no_new_privs` must be set."""
+    here = struct.pack("=I", os.getpid())
+    filter_code = filter_template.replace(struct.pack("=I", _SOME_PID), here)
     buffer = ctypes.create_string_buffer(filter_code, len(filter_code))
     header = struct.pack("=HxxxxxxQ", len(filter_code) // 8, ctypes.addressof(buffer))
     if libc.prctl(_PR_SET_SECCOMP, _FILTER_MODE, header, 0, 0) != 0:

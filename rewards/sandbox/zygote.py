@@ -204,10 +204,14 @@ def _end_all() -> None:
         except ChildProcessError:
             return
         me = os.getpid()
-        with open(f"/proc/{me}/task/{me}/children", encoding="ascii") as file:
-            for pid in file.read().split():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGKILL)
+        try:
+            with open(f"/proc/{me}/task/{me}/children", encoding="ascii") as file:
+                left = file.read().split()
+        except OSError:  # a kernel without this file
+            return
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
 
 
 def _clean(scratch: str) -> None:

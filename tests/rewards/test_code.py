@@ -5,6 +5,8 @@ import os
 
 import numpy
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rlvr.rewards.code import DEADLINE, Config, answer_text, build, fault, ready
 from rlvr.rewards.scorer import Scorer
@@ -476,3 +478,37 @@ def test_in_the_pool_a_group_is_scored_and_nothing_is_left():
     assert [item.reward for item in scored] == [1.0, 0.0, 0.0, 0.0]
     assert [item.reward for item in again] == [1.0, 0.0, 0.0, 0.0]
     assert len(below(os.getpid())) == before
+
+
+KEYS = "inputs outputs fn_name input output testtype args kwargs expected stdin stdout functional"
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(KEYS.split()), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+LINES_OF_PYTHON = [
+    "assert f(1) == 1",
+    "def check(c):",
+    "    assert c(1)",
+    "check(f)",
+    "x = f(",
+    "\0",
+    "import os",
+    "from a import *",
+    "assert x.y(1)",
+    "\ud800",
+    "assert " + "(" * 300,
+    "assert f" + "(f" * 90,
+]
+PYTHON = st.lists(st.sampled_from(LINES_OF_PYTHON)).map("\n".join)
+
+
+@given(JSON | PYTHON, JSON | PYTHON, JSON | PYTHON)
+def test_whatever_stands_in_a_row_it_is_usable_or_the_reason_is_said(tests, entry_point, setup):
+    row = {"tests": tests, "entry_point": entry_point, "setup": setup}
+    for given_row in (row, row | {"tests": json.dumps(tests)}):
+        reason = fault(Sample("", "", None, given_row), Config())
+        assert reason is None or reason.strip()

@@ -104,6 +104,14 @@ def test_calls_newer_than_the_table_are_not_implemented(machine):
     assert decide(program, ARCHITECTURES[machine], 10_000) == ENOSYS
 
 
+def test_the_template_becomes_the_filter_of_the_process_that_installs_it():
+    for machine in ARCHITECTURES:
+        template = seccomp.program(machine, seccomp._SOME_PID)
+        for pid in (1, PID, 4_194_303):
+            given, wanted = struct.pack("=I", seccomp._SOME_PID), struct.pack("=I", pid)
+            assert template.replace(given, wanted) == seccomp.program(machine, pid)
+
+
 @pytest.mark.parametrize("machine", ARCHITECTURES)
 def test_every_path_through_the_filter_ends(machine):
     program = seccomp.program(machine, PID)
