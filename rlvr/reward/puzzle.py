@@ -1,11 +1,15 @@
 """The puzzles of attack files as rows of the verifiers that judge them.
 
-{"name": "countdown", "numbers": [3, 5], "target": 8}         countdown
-{"name": "mini_sudoku", "clues": ["1 _ _ 4", ...]}            reasoning_gym, solved here
-{"name": "knights_knaves", "answer": {"Ann": "knight", ...}}  reasoning_gym
-{"name": ..., "answer": "apple bear"}                         exact
+    {"name": "countdown", "numbers": [3, 5], "target": 8}         countdown
+    {"name": "mini_sudoku", "clues": ["1 _ _ 4", ...]}            reasoning_gym, solved here
+    {"name": "knights_knaves", "answer": {"Ann": "knight", ...}}  reasoning_gym
+    {"name": "word_sort", "answer": "apple bear"}                 reasoning_gym
+    {"name": ..., "answer": "noon"}                               exact
+
+Puzzles that are described otherwise are an error.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from itertools import permutations
 from typing import Any
@@ -32,8 +36,8 @@ def puzzle_row(fields: Fields) -> tuple[str, dict[str, Any]]:
         return "reasoning_gym", {"entry": _knights(task)}
     if isinstance(task.get("answer"), str) and str(task.get("name")).startswith("word_sort"):
         return "reasoning_gym", {"entry": _words(task["answer"])}
-    if isinstance(task.get("answer"), str):
-        return "exact", {"answer": task["answer"]}
+    if isinstance(task.get("answer"), str | int | float):
+        return "exact", {"answer": str(task["answer"])}
     raise fields.error(
         f"task {task.get('name')!r} has neither numbers and target, nor clues, nor an answer"
     )
@@ -57,10 +61,13 @@ def _sudoku(fields: Fields, task: Mapping[str, Any]) -> dict[str, Any]:
     if [len(line) for line in clues] != [4] * 4:
         raise fields.error("task.clues must be four lines of four cells, digits or _")
     solutions = list(solve(clues))
-    if len(solutions) != 1:
-        raise fields.error(f"task.clues has {len(solutions)} solutions; one is needed")
-    answer = "\n".join(" ".join(map(str, line)) for line in solutions[0])
-    grids = {"puzzle": [list(line) for line in clues], "solution": [list(r) for r in solutions[0]]}
+    if not solutions:
+        raise fields.error("task.clues has no solution")
+    stated = [int(digit) for digit in re.findall("[1-4]", fields.optional("completion"))]
+    # where the clues allow several grids, each of them is right
+    found = next((grid for grid in solutions if sum(grid, ()) == tuple(stated)), solutions[0])
+    answer = "\n".join(" ".join(map(str, line)) for line in found)
+    grids = {"puzzle": [list(line) for line in clues], "solution": [list(line) for line in found]}
     return _entry("mini_sudoku", answer, grids)
 
 
