@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -94,8 +95,9 @@ def text() -> st.SearchStrategy[str]:
     return st.one_of(anything, st.lists(pieces, max_size=25).map("".join))
 
 
-def drawn(count: int, seed: int) -> list[str]:
-    """Return completions from hypothesis."""
+@cache
+def drawn(count: int, seed: int) -> tuple[str, ...]:
+    """Return completions from hypothesis, the same ones for each verifier."""
     found: list[str] = []
 
     @settings(
@@ -112,7 +114,7 @@ def drawn(count: int, seed: int) -> list[str]:
 
     keep()
     random.Random(seed).shuffle(found)
-    return (found * (count // max(1, len(found)) + 1))[:count]
+    return tuple((found * (count // max(1, len(found)) + 1))[:count])
 
 
 def mutated(rows: Sequence[Example], count: int, seed: int) -> list[str]:
@@ -194,7 +196,7 @@ def fuzz(verifier: str, count: int, *, seed: int = 0, workers: int | None = None
         workers: Processes; None: one a core.
     """
     rows = load_examples(verifier, None)
-    texts = drawn(count // 2, seed) + mutated(rows, count - count // 2, seed)
+    texts = [*drawn(count // 2, seed), *mutated(rows, count - count // 2, seed)]
     samples = [rows[i % len(rows)].sample(completion) for i, completion in enumerate(texts)]
     scored: list[Scored] = []
     with contextlib.ExitStack() as stack:
