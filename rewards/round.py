@@ -139,8 +139,8 @@ class Round:
         count = len(call.questions)
         verdicts = [answer.failure] * count if answer.failure else answer.verdicts
         for question, verdict in zip(call.questions, verdicts, strict=True):
-            # where samples are waited for together, the worker says how long each took
-            verdict = replace(verdict, seconds=verdict.seconds or answer.seconds / count)
+            if not verdict.seconds:  # known where samples are waited for together
+                verdict = replace(verdict, seconds=answer.seconds / count)
             for index in question.samples:
                 self.of[index][entry.name] = verdict
             if entry.builtin is not None:

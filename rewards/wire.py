@@ -5,7 +5,6 @@ Text cannot carry code (as pickle can), and a torn line is seen as such.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 from rlvr.rewards.verdict import Outcome, Sample, Verdict
@@ -47,12 +46,24 @@ def request_line(verifier: int, items: Sequence[bytes]) -> bytes:
 
 def verdict_message(verdict: Verdict) -> dict[str, Any]:
     """Return the verdict as a message."""
-    return {item.name: getattr(verdict, item.name) for item in fields(Verdict)}
+    return {
+        "outcome": verdict.outcome,
+        "fraction": verdict.fraction,
+        "reason": verdict.reason,
+        "seconds": verdict.seconds,
+        "value": verdict.value,
+    }
 
 
 def verdict_from(message: Mapping[str, Any]) -> Verdict:
     """Return the verdict that a message carries."""
-    return Verdict(**{**message, "outcome": Outcome(message["outcome"])})
+    return Verdict(
+        Outcome(message["outcome"]),
+        message["fraction"],
+        message["reason"],
+        message["seconds"],
+        message["value"],
+    )
 
 
 def _plain(value: Any) -> Any:
