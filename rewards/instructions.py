@@ -19,17 +19,17 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rlvr.rewards import (
-    instruction_case,
-    instruction_format,
-    instruction_keywords,
-    instruction_language,
-    instruction_length,
-    instruction_whole,
-)
 from rlvr.rewards.extraction import after_thought
-from rlvr.rewards.instruction_kind import Kind
-from rlvr.rewards.instruction_text import has_content, loose_readings, visible
+from rlvr.rewards.instruction import (
+    case,
+    format,
+    keywords,
+    language,
+    length,
+    whole,
+)
+from rlvr.rewards.instruction.kind import Kind
+from rlvr.rewards.instruction.text import has_content, loose_readings, visible
 from rlvr.rewards.verdict import Sample, Verdict, partial, skipped, unparsable, wrong
 from rlvr.suggest import unknown_name
 
@@ -37,11 +37,7 @@ COLUMNS = ("instruction_id_list", "kwargs")
 BOUNDED = False  # language detection takes milliseconds a response; `shortcut` settles the rest
 
 KINDS: dict[str, type[Kind]] = (
-    instruction_length.KINDS
-    | instruction_keywords.KINDS
-    | instruction_format.KINDS
-    | instruction_whole.KINDS
-    | instruction_case.KINDS
+    length.KINDS | keywords.KINDS | format.KINDS | whole.KINDS | case.KINDS
 )
 
 
@@ -89,7 +85,7 @@ def fault(sample: Sample, config: Config) -> str | None:  # noqa: ARG001 - every
     except ValueError as error:
         return str(error)
     for name, kind in instructions:
-        if kind.needs_language() and not instruction_language.installed():
+        if kind.needs_language() and not language.installed():
             return (
                 f"{name} needs the package langdetect, which is not installed; "
                 "pip install 'rlvr[instructions]'"

@@ -3,7 +3,7 @@ r"""Reasoning-gym: the row's entry is a problem of that package, scored by the t
 Works for every task of the package by the name that the row's entry carries. The answer stands in
 `<answer>`, in a box, or is the whole text after the thought; "The answer is" before it, \text{...}
 around it and blanks at its ends do not matter. The package's scorers are made for honest answers: what
-they let through (`rlvr/rewards/gym_task.py`) is refused. Needs the package: pip install 'rlvr[tasks]'.
+they let through (`rlvr/rewards/gym/task.py`) is refused. Needs the package: pip install 'rlvr[tasks]'.
 """
 
 import json
@@ -18,7 +18,7 @@ from rlvr.rewards.extraction import short_answer
 from rlvr.rewards.verdict import Sample, Verdict, partial, skipped, unparsable
 
 if TYPE_CHECKING:
-    from rlvr.rewards.gym_task import Entry, GymTask
+    from rlvr.rewards.gym.task import Entry, GymTask
 
 COLUMNS = ("entry",)
 BOUNDED = False
@@ -44,7 +44,7 @@ class Config(BaseModel):
 
 def build(config: Config) -> Callable[[Sample], Verdict]:
     """Return the verifier."""
-    from rlvr.rewards import gym_task
+    from rlvr.rewards.gym import task as gym_task
 
     @lru_cache(maxsize=1024)  # the completions of a group share their entry
     def problem(text: str) -> "tuple[GymTask, Entry] | str":
@@ -72,7 +72,7 @@ def build(config: Config) -> Callable[[Sample], Verdict]:
 
 def fault(sample: Sample, config: Config) -> str | None:  # noqa: ARG001 - every verifier takes one
     """Return why the row is no problem of a task of the package; None if it is one."""
-    from rlvr.rewards import gym_task
+    from rlvr.rewards.gym import task as gym_task
 
     entry = _entry(sample.row.get("entry"))
     if entry is None:

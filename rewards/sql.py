@@ -15,10 +15,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlvr.rewards.extraction import after_thought, last_tag
-from rlvr.rewards.fenced import last_block
-from rlvr.rewards.result_sets import Mode, same_columns_in_any_order, same_rows
-from rlvr.rewards.sqlite import (
+from rlvr.rewards.database.result_sets import Mode, same_columns_in_any_order, same_rows
+from rlvr.rewards.database.sqlite import (
     Limits,
     OutOfTime,
     QueryError,
@@ -27,6 +25,8 @@ from rlvr.rewards.sqlite import (
     limit_memory,
     run,
 )
+from rlvr.rewards.extraction import after_thought, last_tag
+from rlvr.rewards.fenced import last_block
 from rlvr.rewards.verdict import (
     CORRECT,
     Outcome,

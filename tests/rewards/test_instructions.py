@@ -326,7 +326,7 @@ def test_only_rows_that_ask_for_a_language_need_a_worker_and_the_package(monkeyp
 
 def test_the_language_of_a_text_is_always_the_same():
     pytest.importorskip("langdetect")
-    from rlvr.rewards.instruction_language import LANGUAGES, language_of
+    from rlvr.rewards.instruction.language import LANGUAGES, language_of
 
     for text in ("SHREK", "carvings", "a b c", ENGLISH.upper()):
         assert len({language_of(text) for _ in range(5)}) == 1

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from rlvr.rewards.sqlite import MAX_HEAP, Limits, OutOfTime, QueryError, limit_memory, run
+from rlvr.rewards.database.sqlite import MAX_HEAP, Limits, OutOfTime, QueryError, limit_memory, run
 
 SCRIPT = """CREATE TABLE t(a INTEGER, b TEXT); INSERT INTO t VALUES (1,'x'),(2,'y'),(3,'z');
 CREATE VIEW v AS SELECT a FROM t; CREATE VIRTUAL TABLE f USING fts5(body);

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlvr.rewards.result_sets import same_columns_in_any_order, same_rows
+from rlvr.rewards.database.result_sets import same_columns_in_any_order, same_rows
 
 CELLS = st.one_of(
     st.none(),

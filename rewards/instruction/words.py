@@ -6,7 +6,7 @@ here follows the same order of decisions with a short list of abbreviations in p
 
 import re
 
-from rlvr.rewards.instruction_text import INVISIBLE
+from rlvr.rewards.instruction.text import INVISIBLE
 
 LONGEST = 80  # characters of a word that are looked at
 

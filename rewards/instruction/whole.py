@@ -1,7 +1,7 @@
 """IFEval's constraints on how the response as a whole begins, ends and is divided."""
 
-from rlvr.rewards.instruction_kind import Kind, Phrase
-from rlvr.rewards.instruction_text import has_content
+from rlvr.rewards.instruction.kind import Kind, Phrase
+from rlvr.rewards.instruction.text import has_content
 
 
 class EndChecker(Kind):

@@ -4,9 +4,9 @@ import re
 
 from pydantic import Field
 
-from rlvr.rewards.instruction_kind import Kind, Phrase, Relation, compare
-from rlvr.rewards.instruction_text import has_content
-from rlvr.rewards.instruction_words import sentences, word_counts
+from rlvr.rewards.instruction.kind import Kind, Phrase, Relation, compare
+from rlvr.rewards.instruction.text import has_content
+from rlvr.rewards.instruction.words import sentences, word_counts
 
 _PARAGRAPH = re.compile(r"\s?\*\*\*\s?")
 _WORD_END = re.compile("[.,?!'\"]")

@@ -8,8 +8,8 @@ import re
 
 from pydantic import Field
 
-from rlvr.rewards.instruction_kind import Kind, Phrase
-from rlvr.rewards.instruction_text import has_content, lines
+from rlvr.rewards.instruction.kind import Kind, Phrase
+from rlvr.rewards.instruction.text import has_content, lines
 
 _HIGHLIGHTS = (re.compile(r"\*[^\n*]*\*"), re.compile(r"\*\*[^\n*]*\*\*"))
 _CHOICES = ("My answer is yes.", "My answer is no.", "My answer is maybe.")

@@ -8,8 +8,8 @@ import re
 
 from pydantic import Field
 
-from rlvr.rewards.instruction_kind import Kind, Letter, Phrase, Phrases, Relation, compare
-from rlvr.rewards.instruction_text import is_comma, unmasked
+from rlvr.rewards.instruction.kind import Kind, Letter, Phrase, Phrases, Relation, compare
+from rlvr.rewards.instruction.text import is_comma, unmasked
 
 
 class Existence(Kind):

@@ -2,9 +2,9 @@
 
 from pydantic import Field, field_validator
 
-from rlvr.rewards.instruction_kind import Kind, Phrase, Relation, compare
-from rlvr.rewards.instruction_language import LANGUAGES, language_of
-from rlvr.rewards.instruction_words import capital_words
+from rlvr.rewards.instruction.kind import Kind, Phrase, Relation, compare
+from rlvr.rewards.instruction.language import LANGUAGES, language_of
+from rlvr.rewards.instruction.words import capital_words
 from rlvr.suggest import unknown_name
 
 

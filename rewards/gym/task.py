@@ -24,8 +24,8 @@ from typing import Any
 import reasoning_gym
 from reasoning_gym.factory import DATASETS
 
-from rlvr.rewards import gym_formula
-from rlvr.rewards.gym_rules import breaks_rule
+from rlvr.rewards.gym import formula
+from rlvr.rewards.gym.rules import breaks_rule
 from rlvr.suggest import closest
 
 OTHERS = 5  # problems that an answer is also tried on
@@ -49,7 +49,7 @@ class GymTask:
     def __init__(self, name: str) -> None:
         self.name = name
         self._score = reasoning_gym.get_score_answer_fn(name)
-        self._evaluation = gym_formula.evaluation(DATASETS[name][0])
+        self._evaluation = formula.evaluation(DATASETS[name][0])
 
     def scored(self, answer: str, entry: Entry) -> float:
         """Return the score; 0 where the scorer raises, or says no number in [0, 1]."""
@@ -96,7 +96,7 @@ class GymTask:
 
     def _objection(self, answer: str, gold: str | None) -> str:
         """Return why the answer is not even shown to the scorer; "" if it is."""
-        if self._evaluation and not gym_formula.is_harmless(answer, self._evaluation):
+        if self._evaluation and not formula.is_harmless(answer, self._evaluation):
             return "no literal or plain formula, and this task evaluates what it is given"
         return "far longer than an answer" if len(answer) > 10 * len(gold or "") + _ROOM else ""
 
