@@ -1,8 +1,8 @@
 r"""Math: the completion's final answer equals the gold answer, in value and in kind.
 
 The answer is what stands in `\boxed{}` after the last closed think block (or in the `<answer>` tag),
-else what follows the last "answer is" or "Answer:", else the result that the last sentence states.
-Boxes that stand side by side are one answer; boxes that disagree are no answer.
+else what follows the last "answer is" or "Answer:", else the result that the last sentence states
+(`answer/final.py`). Boxes that stand side by side are one answer; boxes that disagree are no answer.
 
 Both answers are read completely: numbers with units, lists, tuples, sets, intervals, inequalities,
 equations, matrices, bases, ratios, words. Rational numbers are compared exactly, in the trainer's
@@ -48,7 +48,7 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     boxed_only: bool = False
-    """True: only a box or an `<answer>` tag is an answer, not the words "the answer is"."""
+    """True: only a box or an `<answer>` tag is an answer, not what the words say."""
     units: Literal["optional", "required", "ignored"] = "optional"
     """optional: a unit may be missing on one side; two units must be the same after conversion.
     required: the gold answer's unit must be there too. ignored: units are not read, 5 cm is 5 km."""

@@ -2,7 +2,8 @@ r"""The final answer of a mathematical completion: what is boxed, tagged, or sta
 
     \boxed{7}      <answer>7</answer>      The answer is 7.      Therefore, x = 7.
 
-There is no fallback to the last number: a completion that states no result has no answer.
+The last sentence states what follows its last "is" or =, or the only number or formula in it. There
+is no fallback to a number before it, nor to a sentence that was cut off.
 """
 
 import re
@@ -20,8 +21,7 @@ MAX_ANSWER = 2000  # characters; no gold answer of the usual sets comes near
 MAX_BOXES = 4  # answers that are compared one by one; more are a list of guesses
 MAX_NESTING = 20  # brackets
 MAX_WHOLE = 400  # characters at the end of a completion in which a result may stand
-
-MAX_SENTENCE = 350
+MAX_SENTENCE = 350  # characters; of a longer one the start may not be within those
 MAX_PHRASE = 100  # characters of a completion that is nothing but its answer in words
 
 _CODE = re.compile(r"```(?:python|py|output|text|sympy)\b.*?```", re.S)
@@ -40,7 +40,7 @@ _SAYS = re.compile(
 _BOLD_END = re.compile(r"\*\*([^*\n]{1,100})\*\*\s*[.。]?\s*$")
 _DENIES = re.compile(r"\b(?:not|never|cannot|no|neither|nor|unless|if)\b|n't\b", re.I)
 _LABEL = re.compile(r"(?:the\s)?(?:final\s)?answer\b(?:\sis)?[\s:]*", re.I)
-_HOPE = re.compile(r"\s*I hope (?:it|this|that) (?:is correct|helps)[.!]?\s*$", re.I)
+_HOPE = re.compile(r"I hope (?:it|this|that) (?:is correct|helps)[.!]?$", re.I)
 _IS_ANSWER = re.compile(
     r"(\$[^$]+\$|\S+) is (?:the|our|my) (?:final |correct )?(?:answer|solution|result)$", re.I
 )
@@ -62,8 +62,8 @@ def find_answers(
         phrases: A completion of a few words may be nothing but its answer.
 
     Example:
-        >>> find_answers(r"We get 3 + 4 = 7. The answer is $7$.")
-        ['7']
+        >>> find_answers("We get 3 + 4 = 7. The answer is 7 apples.")
+        ['7 apples']
     """
     text = _CODE.sub("", clean(completion))
     found = find(_SIGNED_BOX.sub(r"\1\2-", text))
@@ -71,7 +71,7 @@ def find_answers(
         return found
     texts: tuple[str, ...] = found.texts
     if found.kind in ("stated", "whole"):
-        said = _HOPE.sub("", _TURN.sub("", texts[0]))
+        said = _HOPE.sub("", _TURN.sub("", texts[0]).rstrip()).rstrip()
         text = "" if boxed_only else _said(found.kind, said)
         if not text and phrases and not boxed_only and len(said) <= MAX_PHRASE:
             text = said.strip()

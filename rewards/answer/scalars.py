@@ -56,11 +56,16 @@ def same_scalar(gold: Scalar, answer: Scalar, rules: Rules) -> bool:
 
 def same_value(first: Expression, second: Expression, rules: Rules) -> bool:
     """Return whether two expressions are equal, exactly where both are rational numbers."""
-    a, b = number_of(first), number_of(second)
+    a, b = _plain_value(first), _plain_value(second)
     if a is not None and b is not None:
         return a == b
     rules.need_algebra()
     return same(first, second) is True
+
+
+def _plain_value(tree: Expression) -> Fraction | Expression | None:
+    """Return a rational number, or a variable alone: neither equals the other, nor another one."""
+    return tree if tree[0] == "variable" else number_of(tree)
 
 
 def harmless(words: tuple[str, ...]) -> bool:

@@ -122,6 +122,8 @@ LONG = {
     "surrogates": "\ud800\\boxed{7}\udfff",
     "equals": "=" * 100_000,
     "blanks": " " * 300_000,
+    "gap": "a" + " " * 190_000 + "b.",
+    "lines": "7.\n" * 60_000,
     "dashes": "- " * 100_000,
     "boxes": "\\boxed{" * 20_000,
     "dollars": "$" * 100_000,
