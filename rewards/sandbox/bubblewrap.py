@@ -14,16 +14,16 @@ from pathlib import Path
 import rlvr
 from rlvr.rewards.sandbox.lockdown import SCRATCH_BYTES
 
+SCRATCH = "/scratch"  # inside, a file system of its own, in memory and limited
 _CHECK = 10.0  # seconds
 # a zygote that is root keeps what it needs to make its forks somebody else, and to end them
 _ROOT = ("SETUID", "SETGID", "KILL", "CHOWN", "DAC_OVERRIDE", "SYS_PTRACE")
 
 
-def prefix(scratch: str, *, packages: bool) -> list[str]:
+def prefix(*, packages: bool) -> list[str]:
     """Return the command that the zygote's own command is appended to.
 
     Args:
-        scratch: Becomes a file system of its own, in memory and limited.
         packages: Show where installed packages are looked for.
     """
     command = ["bwrap", "--die-with-parent", "--new-session", "--unshare-ipc", "--unshare-pid"]
@@ -36,7 +36,7 @@ def prefix(scratch: str, *, packages: bool) -> list[str]:
     for folder in _visible(packages=packages):
         command += ["--ro-bind-try", folder, folder]
     command += ["--proc", "/proc", "--dev", "/dev"]
-    return [*command, "--size", str(2 * SCRATCH_BYTES), "--tmpfs", scratch, "--"]
+    return [*command, "--size", str(2 * SCRATCH_BYTES), "--tmpfs", SCRATCH, "--"]
 
 
 @cache
@@ -46,7 +46,7 @@ def failure() -> str | None:
         return "bubblewrap needs Linux"
     if shutil.which("bwrap") is None:
         return "bubblewrap is not installed"
-    command = [*prefix("/tmp", packages=False), sys.executable, "-I", "-S", "-c", ""]
+    command = [*prefix(packages=False), sys.executable, "-I", "-S", "-c", ""]
     try:
         done = subprocess.run(command, capture_output=True, timeout=_CHECK, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -37,18 +37,18 @@ def ruleset(libc: ctypes.CDLL, rules: Iterable[tuple[str | int, int]]) -> int:
 
     Args:
         libc: The C library.
-        rules: Path, or descriptor of an open folder, and accesses; a path that is not there is
-            left out.
+        rules: What `add` takes.
     """
     known = version(libc)
-    files = (1 << _FILE_ACCESSES[min(known, 5)]) - 1
-    attributes = struct.pack("=QQQ", files, _TCP if known >= 4 else 0, _SCOPES if known >= 6 else 0)
+    attributes = struct.pack(
+        "=QQQ", _known_files(libc), _TCP if known >= 4 else 0, _SCOPES if known >= 6 else 0
+    )
     size = 24 if known >= 6 else 16 if known >= 4 else 8
     descriptor = libc.syscall(_CREATE, attributes, size, 0)
     if descriptor < 0:
         raise OSError(ctypes.get_errno(), "a Landlock ruleset was refused")
     for place, accesses in rules:
-        _add(libc, descriptor, place, accesses & files)
+        add(libc, descriptor, place, accesses)
     return descriptor
 
 
@@ -59,7 +59,8 @@ def restrict(libc: ctypes.CDLL, descriptor: int) -> None:
         raise OSError(ctypes.get_errno(), "Landlock was refused")
 
 
-def _add(libc: ctypes.CDLL, descriptor: int, place: str | int, accesses: int) -> None:
+def add(libc: ctypes.CDLL, descriptor: int, place: str | int, accesses: int) -> None:
+    """Allow accesses below a path, or an open folder; a path that is not there is left out."""
     try:
         beneath = os.open(place, os.O_PATH | os.O_CLOEXEC) if isinstance(place, str) else place
     except OSError:
@@ -67,9 +68,13 @@ def _add(libc: ctypes.CDLL, descriptor: int, place: str | int, accesses: int) ->
     try:
         if not stat.S_ISDIR(os.fstat(beneath).st_mode):
             accesses &= _OF_FILES
-        rule = struct.pack("=Qi", accesses, beneath)
+        rule = struct.pack("=Qi", accesses & _known_files(libc), beneath)
         if libc.syscall(_ADD, descriptor, _PATH_BENEATH, rule, 0) != 0:
             raise OSError(ctypes.get_errno(), f"Landlock refused a rule for {place}")
     finally:
         if isinstance(place, str):
             os.close(beneath)
+
+
+def _known_files(libc: ctypes.CDLL) -> int:
+    return (1 << _FILE_ACCESSES[min(version(libc), 5)]) - 1

@@ -11,7 +11,6 @@ import resource
 import signal
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rlvr.rewards.sandbox import landlock, seccomp
 
@@ -22,6 +21,8 @@ OPEN_FILES = 64
 FILE_BYTES = 16 << 20  # of one file
 SCRATCH_BYTES = 64 << 20  # of all files together
 SCRATCH_FILES = 500
+
+_FORGET = 100  # executions
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 _CHANGE_USER = 1 << 0 | 1 << 6 | 1 << 7  # CAP_CHOWN, CAP_SETGID, CAP_SETUID
@@ -39,45 +40,67 @@ def load_libc() -> ctypes.CDLL:
     return libc
 
 
-@dataclass(frozen=True)
-class Locks:
-    """What every execution of one sandbox is locked with.
-
-    Attributes:
-        libc: From `load_libc`.
-        uid: User and group id to change to; None keeps the present one.
-        call_filter: Template of the system-call filter; None is no filter.
-        solution_rules: Landlock ruleset of programs, with the scratch folder; None is no Landlock.
-        judge_rules: Ruleset of judges, without it.
-    """
-
-    libc: ctypes.CDLL
-    uid: int | None
-    call_filter: bytes | None
-    solution_rules: int | None
-    judge_rules: int | None
-
-
-def make_locks(scratch: str, places: Sequence[str | int], number: int) -> Locks:
-    """Return the locks that this machine has.
+class Locksmith:
+    """Locks executions with what this machine has.
 
     Args:
-        scratch: The one folder where programs may write.
-        places: What may be read besides the system's libraries.
-        number: Of the worker: each has its own user id where ids can be changed.
+        places: What programs may read besides the system's libraries.
+        number: Of the worker: each has a user id of its own, where ids can be changed.
     """
-    libc = load_libc()
-    solution = judge = None
-    if landlock.version(libc):
-        rules: list[tuple[str | int, int]] = [
+
+    def __init__(self, places: Sequence[str | int], number: int) -> None:
+        self.libc = load_libc()
+        self.uid = FIRST_UID + number % UIDS if can_change_uid() else None
+        self._filter = seccomp.template() if seccomp.available(self.libc) else None
+        self._rules: list[tuple[str | int, int]] = [
             (place, landlock.READ) for place in (*_SYSTEM_LIBRARIES, *_SYSTEM_FILES, *places)
         ]
-        rules.append(("/dev/null", landlock.READ_FILE | landlock.WRITE_FILE))
-        judge = landlock.ruleset(libc, rules)
-        solution = landlock.ruleset(libc, [*rules, (scratch, landlock.SCRATCH)])
-    uid = FIRST_UID + number % UIDS if can_change_uid() else None
-    call_filter = seccomp.template() if seccomp.available(libc) else None
-    return Locks(libc, uid, call_filter, solution, judge)
+        self._rules.append(("/dev/null", landlock.READ_FILE | landlock.WRITE_FILE))
+        self._bare, self._with_scratch = self._ruleset(), self._ruleset()
+        self._allowed = 0
+
+    def allow(self, scratch: str) -> None:
+        """Let the next programs write into this folder."""
+        if self._with_scratch is None:
+            return
+        self._allowed += 1
+        if self._allowed % _FORGET == 0:  # a ruleset keeps the folders that are gone
+            os.close(self._with_scratch)
+            self._with_scratch = landlock.ruleset(self.libc, self._rules)
+        landlock.add(self.libc, self._with_scratch, scratch, landlock.SCRATCH)
+
+    def descriptors(self) -> list[int]:
+        """Return the descriptors that `enter` needs, and closes."""
+        return [d for d in (self._bare, self._with_scratch) if d is not None]
+
+    def enter(self, *, scratch: bool, memory: int, cpu: int) -> None:
+        """Lock this process, a fresh fork.
+
+        Args:
+            scratch: It may write into the folder that was allowed last.
+            memory: Bytes of address space.
+            cpu: Seconds of processor time.
+        """
+        parent = os.getppid()
+        _limit(memory, cpu, threads=self.uid is not None)
+        if self.uid is not None:
+            _become(self.uid)
+        _prctl(self.libc, _PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+        _prctl(self.libc, _PR_SET_DUMPABLE, 0)
+        _prctl(self.libc, _PR_SET_NO_NEW_PRIVS, 1)
+        _drop_capabilities(self.libc)
+        rules = self._with_scratch if scratch else self._bare
+        if rules is not None:
+            landlock.restrict(self.libc, rules)
+        for descriptor in self.descriptors():
+            os.close(descriptor)
+        if self._filter is not None:
+            seccomp.install(self.libc, self._filter)
+
+    def _ruleset(self) -> int | None:
+        return landlock.ruleset(self.libc, self._rules) if landlock.version(self.libc) else None
 
 
 def can_change_uid() -> bool:
@@ -93,36 +116,6 @@ def can_change_uid() -> bool:
         first <= FIRST_UID and first + size >= FIRST_UID + UIDS for first, _, size in ranges
     )
     return mapped and rights & _CHANGE_USER == _CHANGE_USER
-
-
-def enter(locks: Locks, *, judge: bool, memory: int, cpu: int) -> None:
-    """Lock this process, a fresh fork.
-
-    Args:
-        locks: From `make_locks`.
-        judge: It runs tests and needs no scratch folder.
-        memory: Bytes of address space.
-        cpu: Seconds of processor time.
-    """
-    parent = os.getppid()
-    _limit(memory, cpu, threads=locks.uid is not None)
-    if locks.uid is not None:
-        _become(locks.uid)
-    libc = locks.libc
-    _prctl(libc, _PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
-    _prctl(libc, _PR_SET_DUMPABLE, 0)
-    _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
-    _drop_capabilities(libc)
-    rules = locks.judge_rules if judge else locks.solution_rules
-    if rules is not None:
-        landlock.restrict(libc, rules)
-    for descriptor in (locks.judge_rules, locks.solution_rules):
-        if descriptor is not None:
-            os.close(descriptor)
-    if locks.call_filter is not None:
-        seccomp.install(libc, locks.call_filter)
 
 
 def _become(uid: int) -> None:

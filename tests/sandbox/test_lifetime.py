@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rlvr.rewards.sandbox import control
+from rlvr.rewards.sandbox import scratch
 from rlvr.rewards.sandbox.local import LocalSandbox
 from rlvr.rewards.sandbox.request import ExecutionRequest, Limits, SandboxBroken, Status
 from tests.sandbox.programs import LIMITS, below, gone, needs_locks, run
@@ -21,11 +21,11 @@ pytestmark = needs_locks
 
 
 def folders():
-    return set(Path(tempfile.gettempdir()).glob(f"{control._PREFIX}*"))
+    return set(Path(tempfile.gettempdir()).glob(f"{scratch.PREFIX}*"))
 
 
 def zygote_of(pid):
-    return [child for child in below(pid) if b"boot" in command(child)]
+    return [child for child in below(pid) if b"zygote" in command(child)]
 
 
 def command(pid):
@@ -38,10 +38,10 @@ def command(pid):
 def test_closing_ends_all_processes_and_removes_the_folder():
     before = folders(), set(below(os.getpid()))
     box = LocalSandbox()
-    run(box, "print(1)")
-    assert folders() > before[0]
-    box.close()
+    during = run(box, "import os; print(os.getcwd())").stdout.decode().strip()
+    assert not Path(during).exists()  # an idle sandbox has no folder
     assert folders() <= before[0]
+    box.close()
     assert set(below(os.getpid())) <= before[1]
     assert run(box, "print(1)").stdout == b"1\n"  # a closed one starts anew
     box.close()
@@ -88,24 +88,32 @@ def test_a_killed_worker_leaves_no_process_and_no_folder(victim):
     finally:
         worker.kill()
         worker.wait()
-    left = folders() - before
-    if victim == "worker":
-        end = time.monotonic() + 10
-        while left and time.monotonic() < end:
-            time.sleep(0.02)
-            left = folders() - before
-        assert not left
-    else:  # nobody was left to remove it: the next sandbox does, once it is old
-        assert len(left) == 1
-        control._OLD, old = -1.0, control._OLD
-        try:
-            box = LocalSandbox()
-            run(box, "print(1)")
-            assert not left & folders()
-            assert len(folders() - before) == 1  # its own, which it holds
-            box.close()
-        finally:
-            control._OLD = old
+    end = time.monotonic() + 10
+    while (left := folders() - before) and victim == "worker" and time.monotonic() < end:
+        time.sleep(0.02)
+    # nobody was left to remove it: the next sandbox does
+    assert len(left) == (victim == "both")
+    time.sleep(scratch._YOUNG if left else 0)
+    box = LocalSandbox()
+    run(box, "print(1)")
+    box.close()
+    assert not left & folders()
+
+
+def test_a_folder_that_is_in_use_is_not_swept(tmp_path):
+    held = scratch.Scratch(str(tmp_path), None)
+    path = Path(held.make())
+    (path / "a").write_text("a")
+    left = tmp_path / f"{scratch.PREFIX}left"
+    (left / "deep" / "er").mkdir(parents=True)
+    (left / "deep" / "er").chmod(0)
+    (tmp_path / "another").mkdir()
+    time.sleep(scratch._YOUNG + 0.1)
+    scratch.sweep(str(tmp_path))
+    assert {entry.name for entry in tmp_path.iterdir()} == {path.name, "another"}
+    assert held.use() == (1, 1)
+    held.remove()
+    assert not path.exists()
 
 
 def test_a_sandbox_that_is_killed_says_so_and_the_next_program_runs():
