@@ -35,7 +35,7 @@ BOUNDED = False
 MAX_SHOWN = 80  # characters of an answer in a reason
 
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
-_COMMA = re.compile(r"-?(?:0,\d+|\d+,(?!\d{3}$)\d+)")  # 1,234 is no decimal
+_COMMA = re.compile(r"-?(?:0?,\d+|\d+,(?!\d{3}$)\d+)")  # 1,234 is no decimal
 _POINT = re.compile(r"-?\d*\.\d+")
 _OPTION = re.compile(r"\(?([A-Za-z])\)?")
 _CHOSEN = re.compile(r"\(?([A-Z])\)?(?:[.:,)]\s*|\s+(?=[^\W\d_]{2}))(.*)", re.S)

@@ -59,12 +59,14 @@ class _Comparison:
                 return gold == answer
             case (Region() | Inequality(), _) | (_, Region() | Inequality()):
                 return same_set(gold, answer, self._rules)
+            case Matrix(ours), Matrix(theirs):
+                return len(ours) == len(theirs) and all(map(self._in_order, ours, theirs))
+            case (Matrix(), _) | (_, Matrix()):
+                return False
             case (Many(), _) | (_, Many()):
                 return self._many(gold, answer)
             case (Ratio(), _) | (_, Ratio()):
                 return self._ratios(gold, answer)
-            case Matrix(ours), Matrix(theirs):
-                return len(ours) == len(theirs) and all(map(self._in_order, ours, theirs))
             case (Based(), _) | (_, Based()):
                 return _same_digits(gold, answer)
             case Scalar(), Scalar():
@@ -109,11 +111,9 @@ class _Comparison:
 
     def _many(self, gold: Shape, answer: Shape) -> bool:
         ours, theirs = _as_many(gold), _as_many(answer)
-        if len(ours.items) != len(theirs.items):
-            return False
-        if len(ours.items) == 1:
-            return self.equal(ours.items[0], theirs.items[0])
         kinds = {ours.kind, theirs.kind}
+        if len(ours.items) == len(theirs.items) == 1:
+            return self.equal(ours.items[0], theirs.items[0])
         if kinds & {"tuple", "vector"}:
             if kinds & {"set", "pm"} or not _brackets_agree(ours, theirs):
                 return False
@@ -132,13 +132,16 @@ class _Comparison:
         return self._matched(gold, answer)
 
     def _matched(self, gold: Sequence[Shape], answer: Sequence[Shape]) -> bool:
+        """Return whether each gold item is there, and nothing else; what is there may be repeated."""
+        if not 1 < len(gold) <= len(answer) <= 2 * len(gold):
+            return False
         left = list(answer)
         for item in gold:
             place = next((i for i, other in enumerate(left) if self.equal(item, other)), None)
             if place is None:
                 return False
             del left[place]
-        return True
+        return all(any(self.equal(item, other) for item in gold) for other in left)
 
     def _in_order(self, gold: Sequence[Shape], answer: Sequence[Shape]) -> bool:
         return len(gold) == len(answer) and all(map(self.equal, gold, answer))
@@ -231,8 +234,6 @@ def _roughly(value: Shape, rough: Shape) -> bool:
 
 
 def _as_many(item: Shape) -> Many:
-    if isinstance(item, Matrix):
-        return Many("matrix", ())
     return item if isinstance(item, Many) else Many("list", (item,))
 
 

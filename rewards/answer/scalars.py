@@ -44,8 +44,10 @@ def same_scalar(gold: Scalar, answer: Scalar, rules: Rules) -> bool:
         return False
     ours, theirs = gold.tree, answer.tree
     if factors[0] != factors[1]:
-        ours, theirs = product(ours, factors[0]), product(theirs, factors[1])
+        return same_value(product(ours, factors[0]), product(theirs, factors[1]), rules)
     if gold.percent != answer.percent:
+        if gold.unit_words or answer.unit_words:
+            return False  # 10% is not $10
         return _same_percent(gold.percent, ours, theirs, rules)
     return (
         same_value(ours, theirs, rules)
