@@ -5,6 +5,7 @@ the time is over.
 """
 
 import contextlib
+import fcntl
 import math
 import os
 import select
@@ -17,6 +18,7 @@ from rlvr.rewards.sandbox.session import EARLY, ENDED, ProgramEnded, Session, re
 from rlvr.rewards.sandbox.values import MAX_BYTES, dumps, loads
 
 _PIECE = 1 << 16
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
 class Clock(Protocol):
@@ -33,12 +35,12 @@ class Clock(Protocol):
 
 
 class Streams:
-    """The standard streams of a script, and the pipe that brings its source.
+    """The standard streams of a script, and the file that holds its source.
 
     Args:
         stack: Closes our ends.
         source: The program.
-        stdin: What it reads.
+        stdin: What it reads: a file, whose size programs may ask for.
         output: Bytes of standard output at most.
         stderr: Bytes of standard error that are kept.
     """
@@ -46,29 +48,22 @@ class Streams:
     def __init__(
         self, stack: contextlib.ExitStack, source: str, stdin: str, output: int, stderr: int
     ) -> None:
-        pipes = [os.pipe() for _ in range(4)]
-        (self._in, self._out, self._err, self._source) = pipes
-        self.theirs = [self._in[0], self._out[1], self._err[1], self._source[0]]
-        self._open = set(sum(pipes, ()))
+        (self._out, out_theirs), (self._err, err_theirs) = os.pipe(), os.pipe()
+        self._open = {self._out, out_theirs, self._err, err_theirs}
         stack.callback(self._close_all)
-        self._sent = {
-            self._source[1]: memoryview(source.encode("utf-8", "surrogatepass")),
-            self._in[1]: memoryview(stdin.encode("utf-8", "surrogatepass")),
-        }
-        self._read = {self._out[0]: bytearray(), self._err[0]: bytearray()}
-        self._room = {self._out[0]: output, self._err[0]: stderr}
-        for descriptor in (*self._sent, *self._read):
-            os.set_blocking(descriptor, False)
+        self.theirs = [self._file(stdin), out_theirs, err_theirs, self._file(source)]
+        self._read = {self._out: bytearray(), self._err: bytearray()}
+        self._room = {self._out: output, self._err: stderr}
 
     @property
     def stdout(self) -> bytes:
         """What was printed."""
-        return bytes(self._read[self._out[0]])
+        return bytes(self._read[self._out])
 
     @property
     def stderr(self) -> str:
         """The beginning of what was complained about."""
-        return self._read[self._err[0]].decode("utf-8", "replace")
+        return self._read[self._err].decode("utf-8", "replace")
 
     def close_theirs(self) -> None:
         """Close the ends that the program holds."""
@@ -76,25 +71,20 @@ class Streams:
             self._close(descriptor)
 
     def pump(self, wait: Callable[[], float]) -> None:
-        """Write and read until the program has closed its output and its errors."""
-        while reading := [d for d in self._read if d in self._open]:
-            writing = [d for d in self._sent if d in self._open]
-            readable, writable = _ready(reading, writing, wait())
-            for descriptor in writable:
-                self._write(descriptor)
-            for descriptor in readable:
+        """Read until the program has closed its output and its errors."""
+        while reading := [descriptor for descriptor in self._read if descriptor in self._open]:
+            for descriptor in _ready(reading, [], wait())[0]:
                 self._receive(descriptor)
 
-    def _write(self, descriptor: int) -> None:
-        left = self._sent[descriptor]
-        try:
-            self._sent[descriptor] = left = left[os.write(descriptor, left[:_PIECE]) :]
-        except BlockingIOError:
-            return
-        except BrokenPipeError:  # it reads no more
-            left = memoryview(b"")
-        if not left:
-            self._close(descriptor)
+    def _file(self, text: str) -> int:
+        """Return a descriptor of the text in memory, which nobody can change any more."""
+        descriptor = os.memfd_create("text", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self._open.add(descriptor)
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(text.encode("utf-8", "surrogatepass"))
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+        return descriptor
 
     def _receive(self, descriptor: int) -> None:
         piece = os.read(descriptor, _PIECE)
@@ -103,7 +93,7 @@ class Streams:
             return
         read = self._read[descriptor]
         read += piece[: self._room[descriptor] - len(read)]
-        if len(read) >= self._room[descriptor] and descriptor == self._out[0]:
+        if len(read) >= self._room[descriptor] and descriptor == self._out:
             raise Stopped(Status.LIMIT, f"more than {len(read)} bytes of output")
 
     def _close_all(self) -> None:

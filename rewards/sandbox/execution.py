@@ -213,7 +213,7 @@ def _exit_code(code: Any) -> int:
 
 def _module(name: str) -> ModuleType:
     module = ModuleType(name)
-    module.__dict__["__builtins__"] = builtins
+    module.__dict__.update(__builtins__=builtins, __file__=f"{name}.py")
     sys.modules[name] = module
     return module
 

@@ -104,6 +104,9 @@ class Remote:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def __repr__(self) -> str:
+        return "<an object of the program>"
+
 
 def number_of(value: Any) -> int | None:
     """Return the number of a remote object; None for anything else."""

@@ -155,6 +155,15 @@ def test_large_inputs_outputs_and_programs_pass():
     assert result.stdout.decode() == text[::-1]
 
 
+def test_what_a_program_reads_is_a_file_with_a_size_that_it_cannot_change():
+    box = LocalSandbox()
+    read = "import os; print(os.read(0, os.fstat(0).st_size).decode())"
+    assert run(box, read, "abc").stdout == b"abc\n"
+    for change in ("os.write(0, b'x')", "os.ftruncate(0, 0)", "os.ftruncate(0, 1 << 20)"):
+        assert "PermissionError" in run(box, f"import os; {change}", "abc").reason
+    box.close()
+
+
 def test_a_program_that_does_not_read_or_closes_its_streams_is_no_fault():
     box = LocalSandbox()
     assert run(box, "print(1)", "x" * 1_000_000).stdout == b"1\n"
