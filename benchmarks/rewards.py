@@ -241,9 +241,9 @@ def programs(count: int, workers: int | None) -> dict[str, Any] | None:
     if "code" not in names():
         return None
     tests = ["assert double(2) == 4", "assert double(-3) == -6", "assert double(0) == 0"]
-    text = "```python\ndef double(x):\n    return {} * x\n```"
+    text = "```python\n# program {}\ndef double(x):\n    return {} * x\n```"
     samples = [
-        Sample("", text.format(2 + 10**9 * (number % 2) * number), None, {"tests": tests})
+        Sample("", text.format(number, 2 + number % 2), None, {"tests": tests})
         for number in range(count)
     ]
     with Scorer(["code"], workers=workers, batch_deadline=UNHURRIED) as scorer:
