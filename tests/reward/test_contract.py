@@ -107,7 +107,7 @@ def test_a_new_reward_of_each_style_passes(tmp_path, style):
     [
         ("contains", {"several boxes", "A or B or C"}, {"right answer passes", "empty completion"}),
         ("last_number", {"several boxes", "giant integers", "1 MB of output"}, {"towers"}),
-        ("chance", {"asked again", "order does not matter", "inside asyncio"}, {"towers"}),
+        ("chance", {"asked again", "order does not matter", "inside asyncio"}, {"rows"}),
         ("nothing", {"ordinary completions", "towers"}, {"rows"}),
         ("dies", {"ordinary completions", "broken text"}, {"rows"}),
         ("empty_too", {"empty completion"}, {"right answer passes", "prompt echo"}),
