@@ -67,8 +67,8 @@ class Config(BaseModel):
     `http`: a SandboxFusion service, which takes scripts and calls with expected values."""
     url: str | None = None
     """Address of the service, such as http://localhost:8080; for `http`."""
-    concurrency: int = Field(8, ge=1)
-    """Requests that one worker has open at the service; for `http`."""
+    concurrency: int | None = Field(None, ge=1)
+    """Requests that one worker has open at the service; for `http`. None: 8."""
     unsafe: bool = False
     """Run programs although this machine cannot lock them in."""
 
@@ -85,18 +85,21 @@ def ready(config: Config) -> None:
 
 
 def _refusal(config: Config) -> str | None:
-    if config.backend != "http":
-        if config.url is not None:
-            return f"url has no effect with backend {config.backend}; set backend: http"
-        for package in config.packages:
-            if find_spec(package.partition(".")[0]) is None:
-                return f"packages names {package}, which is not installed"
-        return refusal(config.backend, unsafe=config.unsafe)
-    if config.url is None:
+    remote = config.backend == "http"
+    if remote and config.url is None:
         return "backend is http, so url is needed: the address of a SandboxFusion service"
-    if config.packages:
-        return "packages has no effect with backend http: the service has what it has"
-    return None
+    useless = {"packages"} if remote else {"url", "concurrency"}
+    if config.backend != "local":
+        useless.add("unsafe")
+    for name in sorted(useless):
+        if getattr(config, name):
+            return f"{name} has no effect with backend {config.backend}; remove it"
+    for package in config.packages:
+        if find_spec(package.partition(".")[0]) is None:
+            return f"packages names {package}, which is not installed"
+    if config.backend == "http":
+        return None
+    return refusal(config.backend, unsafe=config.unsafe)
 
 
 def build(config: Config) -> Callable[[Sample], Verdict]:
@@ -143,7 +146,7 @@ def answer_text(sample: Sample, config: Config) -> str:  # noqa: ARG001 - every 
 def make_sandbox(config: Config) -> Sandbox:
     """Return the back end that the options name."""
     if config.backend == "http":
-        return RemoteSandbox(str(config.url), concurrency=config.concurrency)
+        return RemoteSandbox(str(config.url), concurrency=config.concurrency or 8)
     return LocalSandbox(config.packages, bwrap=config.backend == "bwrap")
 
 

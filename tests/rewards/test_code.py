@@ -185,7 +185,8 @@ def test_a_row_without_usable_tests_is_skipped_and_says_why(verify, row, word):
 def test_what_the_program_does_wrong_is_wrong_with_the_reason(verify, form, program, outcome, word):
     judged = "import math\nassert math.isclose(add(1, 2), 3)"
     tests = ASSERTS if form == "asserts" else judged
-    verdict = verify(program, {"tests": tests}, seconds=0.3)
+    seconds = 0.3 if "while" in program or "sleep" in program else 5.0
+    verdict = verify(program, {"tests": tests}, seconds=seconds)
     assert verdict.outcome == outcome
     if form == "asserts":
         assert word in verdict.reason
@@ -429,6 +430,9 @@ def test_the_answers_text_is_the_program_and_gets_the_same_verdict(verify):
         ({"backend": "http"}, "url is needed"),
         ({"url": "http://x"}, "no effect"),
         ({"backend": "http", "url": "http://x", "packages": ["numpy"]}, "packages"),
+        ({"concurrency": 2}, "concurrency has no effect"),
+        ({"backend": "http", "url": "http://x", "unsafe": True}, "unsafe has no effect"),
+        ({"packages": ["no_such_package"]}, "not installed"),
         ({"seconds": 0}, "greater than 0"),
         ({"backend": "docker"}, "bwrap"),
         ({"tolerance": -1}, "greater than or equal"),

@@ -44,12 +44,11 @@ class Handler(BaseHTTPRequestHandler):
             server.open += 1
             server.most_open = max(server.most_open, server.open)
             failure = server.failures.pop(0) if server.failures else None
-        if isinstance(failure, int):
-            self._answer(failure, {"detail": "no"})
-        else:
-            self._answer(200, failure or self._run(body))
+        failed = isinstance(failure, int)
+        answer = {"detail": "no"} if failed else failure or self._run(body)
         with server.lock:
-            server.open -= 1
+            server.open -= 1  # before the client knows, and asks again
+        self._answer(failure if failed else 200, answer)
 
     def _run(self, body):
         limits = Limits(seconds=body["run_timeout"], memory=body["memory_limit_MB"] << 20)

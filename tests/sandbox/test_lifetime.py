@@ -1,11 +1,11 @@
 """What a sandbox leaves behind: nothing, however it ends."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import textwrap
 import threading
 import time
 from pathlib import Path
@@ -18,6 +18,16 @@ from rlvr.rewards.sandbox.request import ExecutionRequest, Limits, SandboxBroken
 from tests.sandbox.programs import LIMITS, below, gone, needs_locks, run
 
 pytestmark = needs_locks
+
+
+@pytest.fixture(autouse=True)
+def place(monkeypatch):
+    """A temporary folder of our own: other tests have theirs at the same time."""
+    folder = tempfile.mkdtemp()
+    os.chmod(folder, 0o711)
+    monkeypatch.setattr(tempfile, "tempdir", folder)
+    yield folder
+    shutil.rmtree(folder)
 
 
 def folders():
@@ -63,18 +73,17 @@ def test_many_executions_leave_no_descriptor_no_zombie_and_no_file():
 
 
 WORKER = """
-import sys, time
 from rlvr.rewards.sandbox.local import LocalSandbox
 from rlvr.rewards.sandbox.request import ExecutionRequest, Limits
 program = "import time\\nopen('mark', 'w')\\nwhile True: time.sleep(1)"
-LocalSandbox(bwrap="bwrap" in sys.argv).run(ExecutionRequest(program, "", Limits(seconds=60)))
+LocalSandbox().run(ExecutionRequest(program, "", Limits(seconds=60)))
 """
 
 
 @pytest.mark.parametrize("victim", ["worker", "both"])
-def test_a_killed_worker_leaves_no_process_and_no_folder(victim):
+def test_a_killed_worker_leaves_no_process_and_no_folder(victim, place):
     before = folders()
-    worker = subprocess.Popen([sys.executable, "-c", textwrap.dedent(WORKER)], cwd=Path.cwd())
+    worker = subprocess.Popen([sys.executable, "-c", WORKER], env=os.environ | {"TMPDIR": place})
     try:
         end = time.monotonic() + 30
         while time.monotonic() < end and not any((f / "mark").exists() for f in folders() - before):

@@ -71,7 +71,10 @@ def test_nobody_at_the_address_is_a_broken_sandbox():
 
 def test_programs_run_side_by_side_up_to_the_limit_and_come_back_in_order():
     with FusionServer() as server:
-        requests = [ExecutionRequest(f"print({i})", "", LIMITS) for i in range(9)]
+        requests = [
+            ExecutionRequest(f"import time; time.sleep(0.03); print({i})", "", LIMITS)
+            for i in range(9)
+        ]
         results = list(RemoteSandbox(server.url, concurrency=3).run_all(requests))
         assert [int(result.stdout) for result in results] == list(range(9))
         assert 1 < server.most_open <= 3
