@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 from pydantic import BaseModel, ConfigDict
 
-from rlvr.rewards.asserted import REFUSED, alone, asserted
-from rlvr.rewards.options import Options, gold_label, options
-from rlvr.rewards.place import Found, find
+from rlvr.rewards.answer.asserted import REFUSED, alone, asserted
+from rlvr.rewards.answer.options import Options, gold_label, options
+from rlvr.rewards.answer.place import Found, find
 from rlvr.rewards.verdict import CORRECT, Sample, Verdict, skipped, unparsable, wrong
 
 COLUMNS = ("answer",)

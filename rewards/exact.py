@@ -8,10 +8,10 @@ import unicodedata
 from collections.abc import Callable
 from typing import Any
 
-from rlvr.rewards.doubt import retracts
+from rlvr.rewards.answer.doubt import retracts
+from rlvr.rewards.answer.where import Placed, readings
 from rlvr.rewards.extraction import after_thought
 from rlvr.rewards.verdict import CORRECT, Sample, Verdict, skipped, wrong
-from rlvr.rewards.where import Placed, readings
 
 COLUMNS = ("answer",)
 BOUNDED = True

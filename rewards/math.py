@@ -18,15 +18,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rlvr.rewards.answer.agreement import equal
 from rlvr.rewards.answer.algebra import algebra
+from rlvr.rewards.answer.doubt import leaves_open, takes_back
 from rlvr.rewards.answer.final import MAX_ANSWER, MAX_NESTING, find_answers, nesting, prose
 from rlvr.rewards.answer.notation import canonical
 from rlvr.rewards.answer.parameter import renamed
+from rlvr.rewards.answer.quantity import quantity
 from rlvr.rewards.answer.reading import shape
 from rlvr.rewards.answer.rules import Rules, Undecided
 from rlvr.rewards.answer.shapes import Chain, Scalar, has_words
-from rlvr.rewards.doubt import leaves_open, takes_back
 from rlvr.rewards.extraction import boxed_answers, closing_brace
-from rlvr.rewards.quantity import quantity
 from rlvr.rewards.verdict import CORRECT, Sample, Verdict, skipped, unparsable, wrong
 
 COLUMNS = ("answer",)

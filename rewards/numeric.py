@@ -17,14 +17,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlvr.rewards.measurement import (
+from rlvr.rewards.answer.measurement import (
     Measurement,
     last_measurement,
     measurement,
     stated_measurement,
 )
-from rlvr.rewards.place import Found, find
-from rlvr.rewards.units import unit
+from rlvr.rewards.answer.place import Found, find
+from rlvr.rewards.answer.units import unit
 from rlvr.rewards.verdict import CORRECT, Sample, Verdict, skipped, unparsable, wrong
 
 COLUMNS = ("answer",)

@@ -12,8 +12,8 @@ from functools import lru_cache
 
 from pydantic import field_validator
 
+from rlvr.rewards.answer.where import Placed, readings
 from rlvr.rewards.verdict import CORRECT, Sample, Verdict, skipped, wrong
-from rlvr.rewards.where import Placed, readings
 
 COLUMNS: tuple[str, ...] = ()
 OPTIONAL_COLUMNS = ("answer",)

@@ -9,12 +9,12 @@ is no fallback to a number before it, nor to a sentence that was cut off.
 import re
 from collections.abc import Iterator
 
+from rlvr.rewards.answer.doubt import leaves_open, takes_back
 from rlvr.rewards.answer.notation import canonical
+from rlvr.rewards.answer.place import find
 from rlvr.rewards.answer.reading import shape
 from rlvr.rewards.answer.shapes import Scalar, Shape, has_words, parts
-from rlvr.rewards.doubt import leaves_open, takes_back
 from rlvr.rewards.extraction import boxes, clean
-from rlvr.rewards.place import find
 from rlvr.rewards.verdict import Verdict, unparsable
 
 MAX_ANSWER = 2000  # characters; no gold answer of the usual sets comes near

@@ -8,7 +8,7 @@ from rlvr.rewards.answer.notation import FUNCTION_NAMES
 from rlvr.rewards.answer.parser import Unreadable, parse
 from rlvr.rewards.answer.shapes import Scalar
 from rlvr.rewards.answer.tokens import CLOSE, OPEN, Tokens, is_word
-from rlvr.rewards.units import Unit, unit
+from rlvr.rewards.answer.units import Unit, unit
 
 MAX_UNIT_TOKENS = 12
 

@@ -4,11 +4,11 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from rlvr.rewards.answer.doubt import leaves_open, takes_back
 from rlvr.rewards.answer.expression import Expression, product, variables
 from rlvr.rewards.answer.rules import Rules
 from rlvr.rewards.answer.shapes import Scalar
 from rlvr.rewards.answer.value import number_of, real, same
-from rlvr.rewards.doubt import leaves_open, takes_back
 
 MIN_ROUNDED = 4  # significant digits that a gold decimal needs to count as a rounded value
 NOISE = Fraction(1, 10**9)  # relative; what binary floating point leaves of an exact value

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rlvr.rewards.answer.expression import Expression
-from rlvr.rewards.units import Unit
+from rlvr.rewards.answer.units import Unit
 
 
 @dataclass(frozen=True)

@@ -129,8 +129,7 @@ class LocalSession(Session):
     def _exchange(self, message: Mapping[str, Any]) -> Any:
         try:
             with contextlib.suppress(BlockingIOError):
-                self._channel.recv(1, socket.MSG_PEEK)
-                raise ProgramEnded(EARLY)
+                raise ProgramEnded(EARLY if self._channel.recv(1, socket.MSG_PEEK) else ENDED)
             outgoing = memoryview(dumps(message))
             line = bytearray()
             while not line.endswith(b"\n"):

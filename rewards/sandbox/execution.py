@@ -160,8 +160,8 @@ def _blocking(descriptor: int) -> Ask:
     def ask(message: Mapping[str, Any]) -> Any:
         try:
             with contextlib.suppress(BlockingIOError):
-                channel.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
-                raise ProgramEnded(EARLY)
+                early = channel.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
+                raise ProgramEnded(EARLY if early else ENDED)
             channel.sendall(dumps(message))
             line = bytearray()
             while not line.endswith(b"\n"):

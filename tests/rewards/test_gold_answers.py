@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from rlvr.rewards.answer.quantity import quantity
 from rlvr.rewards.math import Config, fault
-from rlvr.rewards.quantity import quantity
 from rlvr.rewards.scorer import Scorer
 from rlvr.rewards.verdict import Sample
 

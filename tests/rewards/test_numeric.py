@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlvr.rewards import registry
-from rlvr.rewards.measurement import measurement, stated_measurement
-from rlvr.rewards.units import unit
+from rlvr.rewards.answer.measurement import measurement, stated_measurement
+from rlvr.rewards.answer.units import unit
 from rlvr.rewards.verdict import Sample
 
 

@@ -8,8 +8,8 @@ None         it names none
 import re
 from collections.abc import Iterator
 
-from rlvr.rewards.doubt import retracts
-from rlvr.rewards.options import Options, plain, unmarked
+from rlvr.rewards.answer.doubt import retracts
+from rlvr.rewards.answer.options import Options, plain, unmarked
 
 REFUSED = ""
 MAX_TEXT = 600  # characters of a statement that are read

@@ -7,10 +7,10 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from rlvr.rewards.answer.doubt import leaves_open, retracts, takes_back
 from rlvr.rewards.answer.notation import canonical
-from rlvr.rewards.doubt import leaves_open, retracts, takes_back
-from rlvr.rewards.quantity import MAX_DIGITS, quantity
-from rlvr.rewards.units import plain_unit, unit
+from rlvr.rewards.answer.quantity import MAX_DIGITS, quantity
+from rlvr.rewards.answer.units import plain_unit, unit
 
 MAX_TEXT = 500  # characters of an answer that is a number
 MAX_LABEL = 8  # words behind a number

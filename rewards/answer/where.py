@@ -5,8 +5,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from rlvr.rewards.answer.place import find, tag_contents
 from rlvr.rewards.extraction import after_thought, clean
-from rlvr.rewards.place import find, tag_contents
 from rlvr.rewards.verdict import Verdict, unparsable
 
 _SENTENCE = re.compile(r"(.*?)[.!?](?:[*_`\"')\]]|\\\))*(?=\s|$)")
