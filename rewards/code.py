@@ -1,4 +1,4 @@
-"""Code: a Python program against tests, in a sandbox; the share of tests that it passes.
+"""Code: a Python program against tests, in a sandbox.
 
 The program runs in a locked process that sees neither the tests nor the expected values: a script
 gets one run a case, and its output is compared here; a function is called through a channel of
@@ -17,12 +17,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlvr.rewards.code_asserts import CallTests, JudgedTests, Unusable
-from rlvr.rewards.code_compare import Comparison
-from rlvr.rewards.code_remote import run_remote_calls
-from rlvr.rewards.code_run import Score, run_calls, run_judged, run_stdio
-from rlvr.rewards.code_tests import StdioTests, Tests, read_tests
-from rlvr.rewards.program import MAX_PROGRAM, program_of
+from rlvr.rewards.program.asserts import CallTests, JudgedTests, Unusable
+from rlvr.rewards.program.compare import Comparison
+from rlvr.rewards.program.remote import run_remote_calls
+from rlvr.rewards.program.run import Score, run_calls, run_judged, run_stdio
+from rlvr.rewards.program.tests import StdioTests, Tests, read_tests
+from rlvr.rewards.program.text import MAX_PROGRAM, program_of
 from rlvr.rewards.sandbox.local import LocalSandbox
 from rlvr.rewards.sandbox.probe import refusal
 from rlvr.rewards.sandbox.remote import RemoteSandbox
@@ -43,9 +43,9 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    all_or_nothing: bool = True
-    """A program that fails one test is wrong, and the tests after it are not run. False: the
-    verdict is the share of tests that pass, which also pays for constants and lucky guesses."""
+    score: Literal["all", "fraction"] = "all"
+    """all: a program that fails one test is wrong, and the tests after it are not run. fraction:
+    the verdict is the share of tests that pass, which also pays for constants and lucky guesses."""
     seconds: float = Field(5.0, gt=0, allow_inf_nan=False)
     """Processor time of one test. It also ends after three times as much wall time."""
     total_seconds: float = Field(30.0, gt=0, allow_inf_nan=False)
@@ -153,7 +153,7 @@ def make_sandbox(config: Config) -> Sandbox:
 def _run(box: Sandbox, program: str, tests: Tests, config: Config) -> Score:
     limits = Limits(config.seconds, config.memory_mib << 20, total=config.total_seconds)
     comparison = Comparison(config.tolerance, config.strict_types)
-    score = Score(_count(tests), config.all_or_nothing, config.total_seconds)
+    score = Score(_count(tests), config.score == "all", config.total_seconds)
     if isinstance(tests, StdioTests):
         run_stdio(box, program, tests.cases, limits, comparison, score)
     elif isinstance(box, RemoteSandbox):
@@ -168,7 +168,7 @@ def _run(box: Sandbox, program: str, tests: Tests, config: Config) -> Score:
 
 def _verdict(score: Score) -> Verdict:
     failed = score.total - score.passed
-    if failed and score.all_or_nothing:
+    if failed and score.first_failure_ends:
         return wrong(score.reason)
     reason = f"{failed} of {score.total} tests fail; {score.reason}" if failed else ""
     return partial(score.passed / score.total, reason)

@@ -7,12 +7,8 @@ from typing import Any
 
 from rlvr.reward.case import Case
 from rlvr.reward.side_effect import Watch
-from rlvr.reward.verifier import Options
 from rlvr.rewards.scorer import Scored, Scorer
 from rlvr.rewards.verdict import Outcome
-
-WHOLE: Mapping[str, Options] = {"code": {"all_or_nothing": True}}
-"""Options with which a verifier says what labels say: whether all of it is right."""
 
 UNHURRIED = 1e6
 """Seconds for a batch: the deadline of each completion is what bounds a bench."""
@@ -66,7 +62,7 @@ def judge(
     Args:
         cases: At least one.
         verifier: Judges all of them; None: the one that each is made for.
-        options: Of the verifier, over those in `WHOLE`; only where there is one verifier.
+        options: Of the verifier; only where there is one verifier.
         workers: Processes; None: one a core.
 
     Raises:
@@ -79,9 +75,7 @@ def judge(
             f"--options are of one verifier, and these rows need {', '.join(wanted)}; "
             "choose one with --verifier"
         )
-    scorers = [
-        _scorer(name, names, {**WHOLE.get(name, {}), **(options or {})}, workers) for name in wanted
-    ]
+    scorers = [_scorer(name, names, options or {}, workers) for name in wanted]
     results: dict[int, Judged] = {}
     seconds = 0.0
     watch = Watch(_paths(cases))

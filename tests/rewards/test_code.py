@@ -202,7 +202,7 @@ def test_the_share_of_passed_tests_counts_where_it_is_asked_for(verify, form):
     else:
         row, program = FUNCTION_FORMS[form]
         program = program.replace("a + b", "a + b if a < 10 else None")
-    verdict = verify(program, row, all_or_nothing=False)
+    verdict = verify(program, row, score="fraction")
     if form in ("pytest", "kwargs", "reversed_asserts"):
         assert verdict.outcome == "correct"
         return
@@ -219,7 +219,7 @@ def test_the_tests_after_an_ending_get_a_new_process(verify, ending, judged):
     tests = [f"assert f({x}) == {x}" for x in range(3)]
     if judged:
         tests = [test + " + len('')" for test in tests]
-    verdict = verify(program, {"tests": tests}, all_or_nothing=False, seconds=0.3)
+    verdict = verify(program, {"tests": tests}, score="fraction", seconds=0.3)
     assert verdict.fraction == pytest.approx(2 / 3), verdict
     assert "test 2 of 3" in verdict.reason
 
@@ -227,7 +227,7 @@ def test_the_tests_after_an_ending_get_a_new_process(verify, ending, judged):
 def test_tests_that_are_not_reached_in_time_are_failed(verify):
     tests = [{"stdin": str(x), "stdout": str(x)} for x in range(50)]
     program = "import time; time.sleep(0.25); print(input())"
-    options = {"all_or_nothing": False, "total_seconds": 1.0}
+    options = {"score": "fraction", "total_seconds": 1.0}
     verdict = verify(program, {"tests": tests}, **options)
     assert 0 < verdict.fraction < 0.2
     assert verify("print(input())", {"tests": tests}).outcome == "correct"
@@ -245,7 +245,7 @@ def test_at_most_so_many_tests_are_run_the_last_among_them(verify):
         row = {"tests": tests, "entry_point": "f"}
         assert verify(program, row, max_tests=2).outcome == "correct"
         assert verify(program, row, max_tests=3).outcome == "wrong"
-        assert verify(program, row, all_or_nothing=False).fraction == pytest.approx(0.2)
+        assert verify(program, row, score="fraction").fraction == pytest.approx(0.2)
     assert (
         verify("print(1)", {"tests": [{"stdin": "", "stdout": "1"}] * 3}, max_tests=1).fraction == 1
     )
@@ -436,7 +436,7 @@ def test_the_answers_text_is_the_program_and_gets_the_same_verdict(verify):
         ({"seconds": 0}, "greater than 0"),
         ({"backend": "docker"}, "bwrap"),
         ({"tolerance": -1}, "greater than or equal"),
-        ({"all_or_none": True}, "all_or_nothing"),
+        ({"scores": "all"}, "score"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused_at_start(options, word):

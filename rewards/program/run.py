@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from reprlib import Repr
 from typing import Any
 
-from rlvr.rewards.code_asserts import CallCase, CallTests, JudgedTests, Unusable, definitions_of
-from rlvr.rewards.code_compare import Comparison
+from rlvr.rewards.program.asserts import CallCase, CallTests, JudgedTests, Unusable, definitions_of
+from rlvr.rewards.program.compare import Comparison
 from rlvr.rewards.sandbox.channel import LocalSession, Reports
 from rlvr.rewards.sandbox.local import LocalSandbox, ending
 from rlvr.rewards.sandbox.request import (
@@ -33,12 +33,12 @@ class Score:
 
     Attributes:
         total: Number of tests.
-        all_or_nothing: Stop at the first failure.
+        first_failure_ends: The tests after it are not run.
         seconds: Wall time for all of them.
     """
 
     total: int
-    all_or_nothing: bool
+    first_failure_ends: bool
     seconds: float
     reason: str = ""
     passed: int = 0
@@ -53,7 +53,7 @@ class Score:
     @property
     def open(self) -> bool:
         """Whether there is a test to run."""
-        if self.decided == self.total or (self.all_or_nothing and self.passed < self.decided):
+        if self.decided == self.total or (self.first_failure_ends and self.passed < self.decided):
             return False
         if self.left <= 0:
             self.fail(f"not reached in {self.seconds:g} s", self.total - self.decided)

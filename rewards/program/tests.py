@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlvr.rewards.code_asserts import CallCase, CallTests, JudgedTests, Unusable, read_statements
+from rlvr.rewards.program.asserts import CallCase, CallTests, JudgedTests, Unusable, read_statements
 
 __all__ = ["CallCase", "CallTests", "JudgedTests", "StdioTests", "Tests", "Unusable", "read_tests"]
 

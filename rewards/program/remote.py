@@ -9,9 +9,9 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-from rlvr.rewards.code_asserts import CallCase, CallTests, definitions_of
-from rlvr.rewards.code_compare import Comparison
-from rlvr.rewards.code_run import Score, compare_value, find_function
+from rlvr.rewards.program.asserts import CallCase, CallTests, definitions_of
+from rlvr.rewards.program.compare import Comparison
+from rlvr.rewards.program.run import Score, compare_value, find_function
 from rlvr.rewards.sandbox import values
 from rlvr.rewards.sandbox.request import ExecutionRequest, ExecutionResult, Limits, Runner, Status
 
