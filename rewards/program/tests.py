@@ -1,7 +1,7 @@
 """The forms in which data sets write a program's tests, read into one of three kinds.
 
 `StdioTests`: texts in and out. `CallTests`: arguments and returned values. `JudgedTests`: statements
-that only Python can judge (`code_asserts`), which run in a process of their own.
+that only Python can judge (`asserts.py`), which run in a process of their own.
 """
 
 import json
