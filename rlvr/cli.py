@@ -155,7 +155,7 @@ def check(
 def _check_data(recipe: "Recipe", plan: "BatchPlan") -> None:
     """Load what is not on the hub, and look for the columns that the verifiers need."""
     from rlvr.check.combination import sources
-    from rlvr.data.source import check_columns, load_rows
+    from rlvr.data.source import load_rows
     from rlvr.recipe_error import dotted
     from rlvr.rewards.scorer import Scorer
 
@@ -167,8 +167,13 @@ def _check_data(recipe: "Recipe", plan: "BatchPlan") -> None:
         verifiers = getattr(source, "verifiers", None) or recipe.rewards.verifiers
         with Scorer([{item.name: item.options} for item in verifiers]) as scorer:
             strict = source is recipe.data and recipe.rewards.unusable_rows == "error"
-            rows = load_rows(source, name=dotted(path), fault=scorer.fault, leave_out=not strict)
-            check_columns(rows, scorer.columns, name=dotted(path))
+            rows = load_rows(
+                source,
+                name=dotted(path),
+                needed=scorer.columns,
+                fault=scorer.fault,
+                leave_out=not strict,
+            )
         say(f"data      {name}: {len(rows)} rows")
         if source is recipe.data:
             plan.check_rows(len(rows))

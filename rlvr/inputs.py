@@ -151,18 +151,17 @@ def prompt_limit(recipe: Recipe) -> int | None:
 def _rows(
     recipe: Recipe, tokenizer: "PreTrainedTokenizerBase", limit: int | None, scorer: "Scorer"
 ) -> Sequence[Row]:
-    from rlvr.data.source import check_columns, load_rows
+    from rlvr.data.source import load_rows
 
     wanted = recipe.data.max_prompt_length or limit
-    rows = load_rows(
+    return load_rows(
         recipe.data,
         tokenizer=tokenizer,
         max_prompt_length=wanted,
+        needed=scorer.columns,
         fault=scorer.fault,
         leave_out=recipe.rewards.unusable_rows == "leave_out",
     )
-    check_columns(rows, scorer.columns)
-    return rows
 
 
 def _held_out(
@@ -173,15 +172,16 @@ def _held_out(
     scorer: "Scorer",
     notes: list[str],
 ) -> HeldOut:
-    from rlvr.data.source import check_columns, load_rows
+    from rlvr.data.source import load_rows
     from rlvr.evaluate.suite import prepare_rows
 
     item = recipe.evaluation.sets[index]
     where = f"evaluation.sets[{index}] ({item.name})"
     wanted = item.max_prompt_length or limit
-    loaded = load_rows(item, name=where, tokenizer=tokenizer, max_prompt_length=wanted)
     own = scorer if item.verifiers is None else make_scorer(recipe, item.verifiers)
-    check_columns(loaded, own.columns, name=where)
+    loaded = load_rows(
+        item, name=where, tokenizer=tokenizer, max_prompt_length=wanted, needed=own.columns
+    )
     rows, more = prepare_rows(item.name, loaded, own.fault)
     notes += more
     return HeldOut(item.name, rows, len(loaded) - len(rows), own)

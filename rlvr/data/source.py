@@ -49,6 +49,7 @@ def load_rows(
     name: str = "data",
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     max_prompt_length: int | None = None,
+    needed: Iterable[str] = (),
     fault: Fault | None = None,
     leave_out: bool = False,
 ) -> list[Row]:
@@ -61,6 +62,7 @@ def load_rows(
         name: Its place in the recipe, for messages.
         tokenizer: Needed to leave out long prompts.
         max_prompt_length: Tokens; longer prompts are left out before `limit` counts. None: none.
+        needed: Columns without which nothing can be judged (`Scorer.columns`).
         fault: Says why no completion of a row can be judged, or None (`Scorer.fault`).
         leave_out: Such rows are left out; False: they are an error.
 
@@ -75,10 +77,11 @@ def load_rows(
         raise ValueError(f"{name}: exactly one of path and task is needed; set one of them")
     try:
         numbered, counts = _task_rows(source) if source.task is not None else _path_rows(source)
-        if fault is not None:
-            numbered, counts[UNUSABLE] = _judgeable(numbered, fault, leave_out=leave_out)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
+    check_columns(list(numbered.values()), needed, name=name)
+    if fault is not None:
+        numbered, counts[UNUSABLE] = _judgeable(numbered, fault, name=name, leave_out=leave_out)
     rows = list(numbered.values())
     if source.deduplicate:
         rows, repeated, conflicting = deduplicate(rows)
@@ -102,7 +105,7 @@ def load_rows(
 
 
 def _judgeable(
-    rows: Mapping[int, Row], fault: Fault, *, leave_out: bool
+    rows: Mapping[int, Row], fault: Fault, *, name: str, leave_out: bool
 ) -> tuple[dict[int, Row], int]:
     """Return the rows that can be judged, and how many cannot; ValueError where that is an error."""
     reasons = {number: fault(row) for number, row in rows.items()}
@@ -110,7 +113,7 @@ def _judgeable(
     if faulty and (not leave_out or len(faulty) == len(rows)):
         first = rows[faulty[0]]
         raise ValueError(
-            f"row {faulty[0]} cannot be judged: {reasons[faulty[0]]}; its answer is "
+            f"{name}: row {faulty[0]} cannot be judged: {reasons[faulty[0]]}; its answer is "
             f"{first['answer']!r:.80}, its prompt {prompt_text(first['prompt'])!r:.80}. "
             f"{len(faulty)} of {len(rows)} rows are like that: repair the data or map other columns, "
             "or leave such rows out with rewards.unusable_rows=leave_out"
