@@ -121,8 +121,9 @@ def _of_kind(judged: Sequence[Judged]) -> dict[str, int]:
 
 
 def _agreement(judged: Sequence[Judged]) -> dict[str, float]:
-    """Return how often the share that is right is the labelled one, where labels are shares."""
-    if all(item.case.expected in (0.0, 1.0) for item in judged):
+    """Return how often the share that is right is the labelled one, where both may be shares."""
+    outcomes = {item.scored.verdict.outcome for item in judged}
+    if all(item.case.expected in (0, 1) for item in judged) or Outcome.PARTIAL not in outcomes:
         return {}
     same = sum(
         abs(item.scored.verdict.fraction - (item.case.expected or 0.0)) <= SAME_SHARE
