@@ -115,16 +115,28 @@ def build(config: Config) -> Callable[[Sample], Verdict]:
 def answer_text(sample: Sample, config: Config) -> str:
     """Return the answers alone, in boxes: the verdict is theirs."""
     gold = gold_text(sample.answer)
-    answers = wrong() if _fault(gold) else _answers(sample.completion, gold, config)
+    answers = wrong() if _fault(gold) else _answers(sample, gold, config)
     if isinstance(answers, Verdict):
         return sample.completion
     text = " so ".join(rf"\boxed{{{answer}}}" for answer in answers)
     return text if find_answers(text) == answers else sample.completion
 
 
-def _answers(completion: str, gold: str, config: Config) -> list[str] | Verdict:
+def _answers(sample: Sample, gold: str, config: Config) -> list[str] | Verdict:
     phrases = _OPTION.fullmatch(gold) is not None or has_words(shape(gold))
-    return find_answers(completion, boxed_only=config.boxed_only, phrases=phrases)
+    return find_answers(
+        sample.completion,
+        asked=_text(sample.prompt),
+        boxed_only=config.boxed_only,
+        phrases=phrases,
+    )
+
+
+def _text(prompt: Any) -> str:
+    if isinstance(prompt, str):
+        return prompt
+    contents = [item.get("content") for item in prompt or () if isinstance(item, dict)]
+    return "\n".join(item for item in contents if isinstance(item, str))
 
 
 def _rules(config: Config, **more: Any) -> Rules:
@@ -136,7 +148,7 @@ def _judge(config: Config, rules: Rules) -> Callable[[Sample], Verdict]:
         gold = gold_text(sample.answer)
         if reason := _fault(gold):
             return skipped(reason)
-        answers = _answers(sample.completion, gold, config)
+        answers = _answers(sample, gold, config)
         if isinstance(answers, Verdict):
             return answers
         verdicts = [_compare(gold, answer, config, rules) for answer in answers]

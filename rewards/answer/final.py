@@ -47,10 +47,16 @@ _IS_ANSWER = re.compile(
 _SIGNED_BOX = re.compile(r"((?:[=$]|\\\(|\\\[)\s*)-\s*(\\{1,2}boxed\s*\{)(?=[\d.]+\})")
 _ANY_NUMBER = re.compile(rf"(?<![\w.,]){_NUMBER}(?!\w)")
 _ENDED = re.compile(r"[.!。$*)\]}]\s*$")
+_TWO_WORDS = re.compile(r"[^\W\d_]{2}.* [^\W\d_]{2}")
+_TASK = re.compile(
+    r"(?:please\s)?(?:simplify|compute|find|evaluate|solve|determine|calculate|express|show|prove|"
+    r"let|suppose|assume|consider|what|how|which|who)\b",
+    re.I,
+)
 
 
 def find_answers(
-    completion: str, *, boxed_only: bool = False, phrases: bool = False
+    completion: str, *, asked: str = "", boxed_only: bool = False, phrases: bool = False
 ) -> list[str] | Verdict:
     """Return the answers that the completion gives, or an UNPARSABLE verdict.
 
@@ -58,6 +64,7 @@ def find_answers(
 
     Args:
         completion: All that the model wrote.
+        asked: The prompt: a sentence of it concludes nothing.
         boxed_only: Only a box or a tag holds an answer.
         phrases: A completion of a few words may be nothing but its answer.
 
@@ -72,7 +79,7 @@ def find_answers(
     texts: tuple[str, ...] = found.texts
     if found.kind in ("stated", "whole"):
         said = _HOPE.sub("", _TURN.sub("", texts[0]).rstrip()).rstrip()
-        text = "" if boxed_only else _said(found.kind, said)
+        text = "" if boxed_only else _said(found.kind, said, asked)
         if not text and phrases and not boxed_only and len(said) <= MAX_PHRASE:
             text = said.strip()
         texts = (text,) if text else ()
@@ -105,8 +112,8 @@ def _inner(text: str) -> str:
     return ", ".join(box.content for box in found)
 
 
-def _said(kind: str, text: str) -> str:
-    return _stated(text) if kind == "stated" else _concluded(text.rstrip())
+def _said(kind: str, text: str, asked: str) -> str:
+    return _stated(text) if kind == "stated" else _concluded(text.rstrip(), asked)
 
 
 def _stated(line: str) -> str:
@@ -193,7 +200,7 @@ def _is_read(part: Shape) -> bool:
     return part.tree is not None
 
 
-def _concluded(text: str) -> str:
+def _concluded(text: str, asked: str) -> str:
     """Return the result that the last sentence states; "" where it states none."""
     if len(text) <= MAX_WHOLE and "\n" not in text and _is_answer(text):
         return text
@@ -205,6 +212,8 @@ def _concluded(text: str) -> str:
     sentence = _last_sentence(line)
     if leaves_open(sentence) or takes_back(sentence) or _DENIES.search(sentence):
         return ""
+    if _TASK.match(sentence) or (_TWO_WORDS.search(sentence) and sentence in asked):
+        return ""  # the question again
     asserted = _IS_ANSWER.search(sentence)
     for reading in (*([asserted[1]] if asserted else []), *_tails(sentence)):
         if _is_answer(reading):

@@ -238,3 +238,13 @@ def test_every_equality_holds_both_ways():
     for gold, same in rng.sample(forms, 12):
         assert correct(same, same)
         assert correct(gold, same) == correct(same, gold)
+
+
+@pytest.mark.parametrize(
+    "completion", ["Simplify 6/8.", "We simplify. Simplify 6/8.", "The value of 6/8 is wanted."]
+)
+def test_the_question_again_is_no_answer(completion):
+    prompt = [{"role": "user", "content": "The value of 6/8 is wanted.\nReduce it."}]
+    sample = Sample(prompt, completion, r"\frac{3}{4}")
+    assert VERIFY(sample).outcome == "unparsable"
+    assert math_verifier.shortcut(Config())(sample).outcome == "unparsable"
