@@ -212,22 +212,31 @@ def _concluded(text: str, asked: str) -> str:
     sentence = _last_sentence(line)
     if leaves_open(sentence) or takes_back(sentence) or _DENIES.search(sentence):
         return ""
-    if _TASK.match(sentence) or (_TWO_WORDS.search(sentence) and sentence in asked):
-        return ""  # the question again
+    if _is_question(sentence, asked):
+        return ""
     asserted = _IS_ANSWER.search(sentence)
     for reading in (*([asserted[1]] if asserted else []), *_tails(sentence)):
         if _is_answer(reading):
             return reading
     if len(sentence) > MAX_SENTENCE:
         return ""  # its start is not seen
+    return _only_value(sentence)
+
+
+def _is_question(sentence: str, asked: str) -> bool:
+    """Return whether the sentence sets a task, or says again what the prompt says."""
+    again = _TWO_WORDS.search(sentence) is not None and sentence in asked
+    return again or _TASK.match(sentence) is not None
+
+
+def _only_value(sentence: str) -> str:
+    """Return the one value that stands in the sentence; "" where there are more."""
     spans = _MATH.findall(sentence)
     rest = _MATH.sub(" ", sentence)
     if len(spans) == 1 and not any(char.isdigit() for char in rest):
         return "".join(spans[0])
     numbers = _ANY_NUMBER.findall(rest)
-    if len(numbers) == 1 and not spans:
-        return numbers[0]
-    return ""
+    return numbers[0] if len(numbers) == 1 and not spans else ""
 
 
 def _last_sentence(line: str) -> str:
