@@ -8,7 +8,6 @@ import unicodedata
 from collections.abc import Callable
 from typing import Any
 
-from rlvr.rewards.answer.doubt import retracts
 from rlvr.rewards.answer.where import Placed, readings
 from rlvr.rewards.extraction import after_thought
 from rlvr.rewards.verdict import CORRECT, Sample, Verdict, skipped, wrong
@@ -52,8 +51,6 @@ def build(config: Config) -> Callable[[Sample], Verdict]:
         texts = readings(sample.completion, config)
         if isinstance(texts, Verdict):
             return texts
-        if len(texts) > 1 and retracts(texts[-1]):
-            return wrong("takes its own answer back")
         return CORRECT if golds & set(map(normal, texts)) else wrong()
 
     return verify

@@ -19,13 +19,15 @@ _JOINT = re.compile(
 
 
 def clean(text: str) -> str:
-    """Return the text's end without invisible characters, with digits of any script as ASCII.
+    """Return the text's end as a reader sees it: no invisible characters, no HTML comments.
+
+    Digits of any script become ASCII.
 
     Example:
-        >>> clean("\u202e12 \uff13")
+        >>> clean("\u202e12 <!-- 7 -->\uff13")
         '12 3'
     """
-    text = text[-MAX_COMPLETION:]
+    text = _without_comments(text[-MAX_COMPLETION:])
     if text.isascii():
         return text
     text = _INVISIBLE.sub("", text)
@@ -34,6 +36,17 @@ def clean(text: str) -> str:
         str(unicodedata.decimal(c)) if c > "\x7f" and unicodedata.category(c) == "Nd" else c
         for c in text
     )
+
+
+def _without_comments(text: str) -> str:
+    kept, position = [], 0
+    while (start := text.find("<!--", position)) >= 0:
+        end = text.find("-->", start + 4)
+        if end < 0:
+            break
+        kept.append(text[position:start])
+        position = end + 3
+    return "".join(kept) + text[position:]
 
 
 def after_thought(text: str) -> str | None:

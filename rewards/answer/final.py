@@ -25,6 +25,7 @@ MAX_SENTENCE = 350  # characters; of a longer one the start may not be within th
 MAX_PHRASE = 100  # characters of a completion that is nothing but its answer in words
 
 _CODE = re.compile(r"```(?:python|py|output|text|sympy)\b.*?```", re.S)
+_COMMENT = re.compile(r"^[ \t]*%.*$", re.M)  # TeX's
 _BOX_COMMAND = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _TURN = re.compile(r"<\|[a-z_]{2,20}\|>.*", re.S)
 _MATH = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]")
@@ -72,7 +73,7 @@ def find_answers(
         >>> find_answers("We get 3 + 4 = 7. The answer is 7 apples.")
         ['7 apples']
     """
-    text = _CODE.sub("", clean(completion))
+    text = _COMMENT.sub("", _CODE.sub("", clean(completion)))
     found = find(_SIGNED_BOX.sub(r"\1\2-", text))
     if isinstance(found, Verdict):
         return found

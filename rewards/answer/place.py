@@ -13,7 +13,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from rlvr.rewards.extraction import after_thought, boxed_answers, clean
+from rlvr.rewards.answer.doubt import denied
+from rlvr.rewards.extraction import after_thought, boxed_answers, boxes, clean
 from rlvr.rewards.verdict import Verdict, unparsable
 
 MAX_LINE = 2000  # characters of a statement
@@ -76,12 +77,20 @@ def find(completion: str) -> Found | Verdict:
     tagged = tag_contents(text)
     if len(tagged) > 1:
         return unparsable("answer tags that disagree")
+    after = text.rpartition("</answer>")[2] if tagged else ""
     text = tagged[0] if tagged else text.strip()
     if not text:
         return unparsable("no final answer")
-    if boxed := boxed_answers(text):
-        return Found("box", tuple(boxed), text)
-    if stated := statements(text):
+    boxed, stated = boxes(text), statements(text)
+    if boxed:
+        after = text[boxed[-1].end :] + after
+    elif stated:
+        after = text[text.rfind(stated[0]) :] + after
+    if denied(after):
+        return unparsable("takes its own answer back")
+    if boxed:
+        return Found("box", tuple(boxed_answers(text)), text)
+    if stated:
         return Found("stated", tuple(stated), text)
     return Found("tag" if tagged else "whole", (text,), text)
 

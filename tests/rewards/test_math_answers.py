@@ -248,3 +248,34 @@ def test_the_question_again_is_no_answer(completion):
     sample = Sample(prompt, completion, r"\frac{3}{4}")
     assert VERIFY(sample).outcome == "unparsable"
     assert math_verifier.shortcut(Config())(sample).outcome == "unparsable"
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        r"\boxed{7} is incorrect.",
+        r"$\boxed{7}$. On reflection, this is wrong.",
+        "<answer>7</answer> is not right.",
+        "The answer is 7. Just kidding, it is 8.",
+        "The answer is 7.\n\nNo, wait, the answer should be $8$.",
+        "% \\boxed{7}",
+        "<!-- \\boxed{7} -->",
+        "The answer is <!-- 7 -->",
+    ],
+)
+def test_what_is_taken_back_or_commented_out_is_no_answer(completion):
+    assert VERIFY(Sample("p", completion, "7")).outcome in ("unparsable", "wrong")
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        r"\boxed{7}. It would be wrong to count the last one twice.",
+        "The answer is 7. There is no need to check, as it is 5 more than 2.",
+        "Wait, that is 8 - 1. The answer is 7.",
+        "<!-- done -->\n\\boxed{7}",
+        "It grows by 50 %, so \\boxed{7}",
+    ],
+)
+def test_what_only_sounds_like_it_is_an_answer(completion):
+    assert VERIFY(Sample("p", completion, "7")).outcome == "correct"

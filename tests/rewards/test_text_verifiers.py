@@ -56,7 +56,7 @@ def data(*parts):
         ("The answer is **Paris**. It is the capital.", "Paris", {}, "correct"),
         ("The answer is Paris.", "Paris", {"where": "text"}, "wrong"),
         ("The answer is Paris or Rome.", "Paris", {}, "wrong"),
-        ("The answer is Paris. This is wrong.", "Paris", {}, "wrong"),
+        ("The answer is Paris. This is wrong.", "Paris", {}, "unparsable"),
         ("I was in Paris", "Paris", {}, "wrong"),
         ("So the answer is ] ) }.", "] ) }", {}, "correct"),
         ("The answer is 7", "The answer is 7", {}, "correct"),
