@@ -28,10 +28,10 @@ test: .venv/.test
 	@$(PYTEST) -n auto --dist loadfile -m "not slow and not gpu" $(ARGS)
 
 test-slow: .venv/.test-all
-	@$(PYTEST) -m "slow and not gpu" $(ARGS)
+	@$(PYTEST) -n auto --dist loadfile -m "slow and not gpu" $(ARGS)
 
 test-all: .venv/.test-all
-	@$(PYTEST) -m "not gpu" $(ARGS)
+	@$(PYTEST) -n auto --dist loadfile -m "not gpu" $(ARGS)
 
 lint: .venv/.lint
 	@$(BIN)/ruff check .
