@@ -10,7 +10,13 @@ from rlvr.recipe_error import show
 MAY_CHANGE = (
     *("name", "output", "source", "expect", "monitor", "evaluation", "export"),
     *("training.updates", "training.epochs", "training.save_every", "training.keep_checkpoints"),
-    *("training.micro_batch_size", "rewards.deadline", "rewards.batch_deadline", "rewards.workers"),
+    *(
+        "training.micro_batch_size",
+        "rewards.deadline",
+        "rewards.batch_deadline",
+        "rewards.workers",
+        "rewards.memory_gib",
+    ),
 )
 """Keys that change what is recorded, how long or how fast, but no update."""
 
