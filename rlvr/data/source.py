@@ -112,11 +112,11 @@ def _judgeable(
     faulty = [number for number, reason in reasons.items() if reason is not None]
     if faulty and (not leave_out or len(faulty) == len(rows)):
         first = rows[faulty[0]]
+        answer = "" if first["answer"] is None else f"its answer is {first['answer']!r:.80}, "
         raise ValueError(
-            f"{name}: row {faulty[0]} cannot be judged: {reasons[faulty[0]]}; its answer is "
-            f"{first['answer']!r:.80}, its prompt {prompt_text(first['prompt'])!r:.80}. "
-            f"{len(faulty)} of {len(rows)} rows are like that: repair the data or map other columns, "
-            "or leave such rows out with rewards.unusable_rows=leave_out"
+            f"{name}: row {faulty[0]} cannot be judged: {reasons[faulty[0]]}; {answer}its prompt is "
+            f"{prompt_text(first['prompt'])!r:.80}. {len(faulty)} of {len(rows)} rows are like that: repair the "
+            "data or map other columns, or leave such rows out with rewards.unusable_rows=leave_out"
         )
     return {number: row for number, row in rows.items() if reasons[number] is None}, len(faulty)
 
