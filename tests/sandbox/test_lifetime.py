@@ -90,8 +90,13 @@ def test_a_killed_worker_leaves_no_process_and_no_folder(victim, place):
             time.sleep(0.02)
         descendants = below(worker.pid)
         assert len(descendants) == 2  # a zygote and an execution
-        for pid in [worker.pid, *(descendants[:1] if victim == "both" else [])]:
-            os.kill(pid, signal.SIGKILL)
+        victims = [worker.pid, *(descendants[:1] if victim == "both" else [])]
+        for end_it in (
+            signal.SIGSTOP,
+            signal.SIGKILL,
+        ):  # both at once: neither tidies up after the other
+            for pid in victims:
+                os.kill(pid, end_it)
         worker.wait()
         assert all(gone(pid) for pid in descendants)
     finally:
