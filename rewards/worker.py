@@ -8,7 +8,6 @@ What a worker started and left behind becomes the nursery's child, which kills a
 """
 
 import contextlib
-import ctypes
 import gc
 import os
 import resource
@@ -21,13 +20,13 @@ from typing import Any
 
 from rlvr.rewards import plugin_call
 from rlvr.rewards.calling import Judge, as_judge, describe
+from rlvr.rewards.orphans import adopt_orphans, children, load_prctl
 from rlvr.rewards.verdict import Sample, crashed
 from rlvr.rewards.wire import pack, unpack, verdict_message
 
 PARENT_CHECK = 2.0  # seconds between looks at whether the trainer still lives
 MAX_CONTROL = 4096  # bytes of a control message; they are sent one at a time
 _PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
 
 
 def nursery(control_fd: int) -> None:
@@ -38,8 +37,8 @@ def nursery(control_fd: int) -> None:
     control = socket.socket(fileno=control_fd)
     setup = _read_setup(control)
     built = _build(setup["builtin"])
-    prctl = getattr(ctypes.CDLL(None), "prctl", lambda *_: -1)
-    prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    prctl = load_prctl()
+    adopt_orphans(True)
     workers: set[int] = set()
     gc.collect()
     gc.freeze()  # keeps the collector from touching, and so copying, the shared pages
@@ -72,7 +71,7 @@ def _wait_for(control: socket.socket, trainer: int, workers: set[int]) -> bool:
     while not poll.poll(PARENT_CHECK * 1000):
         if os.getppid() != trainer:
             return False
-        for orphan in _children() - workers:
+        for orphan in children() - workers:
             os.waitpid(orphan, os.WNOHANG)
     return True
 
@@ -102,7 +101,7 @@ def _stop(pid: int, workers: set[int]) -> int:
     _kill(pid)
     status = os.waitpid(pid, 0)[1]
     workers.discard(pid)
-    while orphans := _children() - workers:
+    while orphans := children() - workers:
         for orphan in orphans:
             _kill(orphan)
             os.waitpid(orphan, 0)
@@ -113,15 +112,6 @@ def _kill(pid: int) -> None:
     for kill in (os.killpg, os.kill):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             kill(pid, signal.SIGKILL)
-
-
-def _children() -> set[int]:
-    """Return this process's children, those that it inherited among them."""
-    try:
-        with open(f"/proc/self/task/{os.getpid()}/children") as file:
-            return set(map(int, file.read().split()))
-    except OSError:  # not on every system
-        return set()
 
 
 def _worker(

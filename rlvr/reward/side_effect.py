@@ -1,7 +1,6 @@
 """What untrusted completions left on the machine: files that must not be there, processes that live on."""
 
 import contextlib
-import ctypes
 import os
 import re
 import time
@@ -9,10 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
+from rlvr.rewards.orphans import adopt_orphans, children
+
 GRACE = 1.0  # seconds; a killed process takes a moment to end
 _PATH = re.compile(r"(?<![\w/])/(?:[\w.\-]+/)*[\w.\-]+")
-_PR_SET_CHILD_SUBREAPER = 36
-_PR_GET_CHILD_SUBREAPER = 37
 
 
 class Watch:
@@ -46,28 +45,19 @@ class Watch:
         return [path for path in self.paths_in(text) if path in self.appeared]
 
     def __enter__(self) -> Self:
-        self._was_reaper = _is_reaper()
-        self._before = _children()
-        _set_reaper(True)
+        self._before = children()
+        self._adopted = adopt_orphans(True)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.appeared = {path for path in self._absent if Path(path).exists()}
         end = time.monotonic() + GRACE
-        left = _alive(_children() - self._before)
+        left = _alive(children() - self._before)
         while left and time.monotonic() < end:
             time.sleep(0.01)
-            left = _alive(_children() - self._before)
+            left = _alive(children() - self._before)
         self.processes = [_command(pid) for pid in sorted(left)]
-        _set_reaper(self._was_reaper)
-
-
-def _children() -> set[int]:
-    found: set[int] = set()
-    with contextlib.suppress(OSError):  # no /proc
-        for thread in Path("/proc/self/task").iterdir():
-            found.update(map(int, (thread / "children").read_text().split()))
-    return found
+        adopt_orphans(self._adopted)
 
 
 def _alive(pids: set[int]) -> set[int]:
@@ -86,17 +76,3 @@ def _command(pid: int) -> str:
     except OSError:
         return f"process {pid}"
     return line.replace(b"\0", b" ").decode(errors="replace").strip()[:200] or f"process {pid}"
-
-
-def _is_reaper() -> bool:
-    value = ctypes.c_int(0)
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(value), 0, 0, 0)
-    return bool(value.value)
-
-
-def _set_reaper(wanted: bool) -> None:
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(_PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0)
