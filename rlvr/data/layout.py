@@ -12,7 +12,7 @@ follows the mark, without commas; of a worked `solution` the content of its last
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rlvr.rewards.extraction import boxes
@@ -28,6 +28,8 @@ ANSWER_COLUMNS = (
     "solution",
 )
 TASK_COLUMNS = ("data_source", "task")
+DETECTED = {"prompt": PROMPT_COLUMNS, "answer": ANSWER_COLUMNS, "task": TASK_COLUMNS}
+"""Where each of our columns is looked for, if nobody says where it is."""
 
 MAX_NAMES = 30  # columns listed in a message
 
@@ -72,6 +74,38 @@ def detect(rows: Sequence[Row], names: Iterable[str]) -> str | None:
     return next(
         (name for name in names if any(look_up(r, name) not in (MISSING, None) for r in rows)), None
     )
+
+
+def choose_columns(
+    rows: Sequence[Row], given: Mapping[str, str], wanted: Iterable[str], *, option: str
+) -> dict[str, str]:
+    """Return our column -> theirs: what is given, and what is found of the others that are wanted.
+
+    Args:
+        rows: Of the data set.
+        given: Our column -> theirs.
+        wanted: Names in `DETECTED`.
+        option: What stands before a given column in a message.
+
+    Raises:
+        ValueError: For a given column that no row has.
+    """
+    for ours, theirs in given.items():
+        if all(look_up(row, theirs) is MISSING for row in rows):
+            raise ValueError(
+                f"{option}{ours} is {theirs!r}, which no row has.{describe_columns(rows, theirs)}"
+            )
+    found = {ours: given.get(ours) or detect(rows, DETECTED[ours]) for ours in wanted}
+    return dict(given) | {ours: theirs for ours, theirs in found.items() if theirs is not None}
+
+
+def mapped(record: Row, mapping: Mapping[str, str], given: Mapping[str, str]) -> Row:
+    """Return a record's columns by our names; an answer that was detected, not given, is cleaned."""
+    values = {ours: look_up(record, theirs) for ours, theirs in mapping.items()}
+    row = {ours: None if value is MISSING else value for ours, value in values.items()}
+    if "answer" in row and "answer" not in given:
+        row["answer"] = clean_answer(row["answer"], mapping["answer"])
+    return row
 
 
 def clean_answer(answer: Any, column: str) -> Any:

@@ -14,15 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlvr.data.layout import (
-    ANSWER_COLUMNS,
-    MISSING,
+    DETECTED,
     PROMPT_COLUMNS,
-    TASK_COLUMNS,
     Row,
-    clean_answer,
+    choose_columns,
     describe_columns,
-    detect,
-    look_up,
+    mapped,
 )
 from rlvr.data.length import drop_long_prompts
 from rlvr.data.read import read
@@ -152,7 +149,7 @@ def prompt_text(prompt: str | list[dict[str, str]]) -> str:
     return "\n".join(f"{message['role']}: {message['content']}" for message in prompt)
 
 
-def missing_columns(rows: Sequence[Row], needed: Iterable[str]) -> list[str]:
+def missing_columns(rows: Sequence[Mapping[str, Any]], needed: Iterable[str]) -> list[str]:
     """Return those of the needed columns that no row has.
 
     Example:
@@ -220,23 +217,12 @@ def _path_rows(source: "DataSource") -> tuple[dict[int, Row], dict[str, int]]:
 
 def _mapping(source: "DataSource", path: str, raw: Sequence[Row]) -> dict[str, str]:
     """Return our column -> theirs: what the recipe says, and what is detected for the rest."""
-    mapping = dict(source.columns)
-    for ours, theirs in mapping.items():
-        if all(look_up(row, theirs) is MISSING for row in raw):
-            raise ValueError(
-                f"{path}: columns.{ours} is {theirs!r}, which no row has."
-                f"{describe_columns(raw, theirs)}"
-            )
-    detected = {"prompt": PROMPT_COLUMNS, "answer": ANSWER_COLUMNS, "task": TASK_COLUMNS}
-    for ours, names in detected.items():
-        found = mapping.get(ours) or detect(raw, names)
-        if found is not None:
-            mapping[ours] = found
-        elif ours == "prompt" and source.template is None:
-            raise ValueError(
-                f"{path}: no column for the {ours} (looked for {', '.join(names)})."
-                f"{describe_columns(raw, ours)} Map it with columns: {{{ours}: COLUMN}}"
-            )
+    mapping = choose_columns(raw, source.columns, DETECTED, option=f"{path}: columns.")
+    if "prompt" not in mapping and source.template is None:
+        raise ValueError(
+            f"{path}: no column for the prompt (looked for {', '.join(PROMPT_COLUMNS)})."
+            f"{describe_columns(raw, 'prompt')} Map it with columns: {{prompt: COLUMN}}"
+        )
     return mapping
 
 
@@ -249,22 +235,16 @@ def _row(
     raw: Sequence[Row],
     task: str,
 ) -> Row:
-    mapped: Row = {}
-    for ours, theirs in mapping.items():
-        value = look_up(record, theirs)
-        mapped[ours] = None if value is MISSING else value
-    mapped.setdefault("answer", None)
-    if "answer" in mapping and "answer" not in source.columns:
-        mapped["answer"] = clean_answer(mapped["answer"], mapping["answer"])
-    if not isinstance(mapped.get("task"), str):
-        mapped["task"] = task
-    prompt = mapped.get("prompt")
+    found: Row = {"answer": None} | mapped(record, mapping, source.columns)
+    if not isinstance(found.get("task"), str):
+        found["task"] = task
+    prompt = found.get("prompt")
     if source.template is not None and (prompt is None or _is_prompt(prompt)):
-        prompt = _fill(source.template, prompt, record | mapped, path=path, raw=raw)
+        prompt = _fill(source.template, prompt, record | found, path=path, raw=raw)
     if _is_prompt(prompt):
         prompt = _with_system(prompt, source.system)
     others = {key: value for key, value in record.items() if _is_json(value)}
-    return others | mapped | {"prompt": prompt}
+    return others | found | {"prompt": prompt}
 
 
 def _fill(template: str, prompt: Any, columns: Row, *, path: str, raw: Sequence[Row]) -> Any:

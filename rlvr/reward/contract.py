@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from rlvr.data.source import missing_columns
 from rlvr.reward.attack import FULL_WIDTH, GAMING
 from rlvr.reward.summary import quantile
 from rlvr.reward.trial import DEADLINE, GIVEN, Known, Trial
@@ -52,8 +53,7 @@ def _rows(trial: Trial) -> Result:
     name = "rows"
     rows = [example.row for example in trial.given]
     needed = trial.scorer.columns
-    missing = [column for column in needed if all(row.get(column) is None for row in rows)]
-    if missing:
+    if missing := missing_columns(rows, needed):
         have = ", ".join(dict.fromkeys(key for row in rows for key in row))
         detail = f"no row has the column {missing[0]!r}; columns: {have}. Give others with --data"
         return Result(name, FAILED, detail)
