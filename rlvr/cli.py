@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlvr.console import is_first_process, process_count, say, set_up
+from rlvr.console import is_first_process, plain_table, process_count, say, set_up
 from rlvr.reward.app import reward_app
 
 if TYPE_CHECKING:
@@ -156,8 +156,8 @@ def _check_data(recipe: "Recipe", plan: "BatchPlan") -> None:
     """Load what is not on the hub, and look for the columns that the verifiers need."""
     from rlvr.check.combination import sources
     from rlvr.data.source import load_rows
+    from rlvr.inputs import make_scorer
     from rlvr.recipe_error import dotted
-    from rlvr.rewards.scorer import Scorer
 
     for path, source in sources(recipe):
         name = getattr(source, "name", dotted(path))
@@ -165,7 +165,7 @@ def _check_data(recipe: "Recipe", plan: "BatchPlan") -> None:
             say(f"data      {name}: {source.path} (not a local file: on the hub, not read)")
             continue
         verifiers = getattr(source, "verifiers", None) or recipe.rewards.verifiers
-        with Scorer([{item.name: item.options} for item in verifiers]) as scorer:
+        with make_scorer(recipe, verifiers) as scorer:
             strict = source is recipe.data and recipe.rewards.unusable_rows == "error"
             rows = load_rows(
                 source,
@@ -361,9 +361,8 @@ def _table(
 ) -> None:
     """Print rows; the columns `whole` are never broken, so that they can be copied."""
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(*header, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = plain_table(*header)
     for column in whole:
         table.columns[column].no_wrap = True
     for row in rows:

@@ -3,6 +3,11 @@
 import logging
 import os
 import warnings
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 
 def is_first_process() -> bool:
@@ -29,6 +34,21 @@ def plural(count: int, noun: str) -> str:
         ('1 rollout', '2 rollouts')
     """
     return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def plain_table(*headings: str, gap: int = 2) -> "Table":
+    """Return a table without lines, its columns `gap` blanks apart."""
+    from rich.table import Table
+
+    return Table(*headings, box=None, pad_edge=False, padding=(0, gap, 0, 0))
+
+
+def console_for_tables(width: int) -> "Console":
+    """Return standard output for tables: as wide as the terminal, or this wide in a file, which has no width."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=width)
 
 
 def set_up() -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from time import perf_counter
 
 from rlvr.console import plural, say
+from rlvr.rewards.calling import describe
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 GIB = 2**30
@@ -75,8 +76,7 @@ def examine() -> Iterator[Finding]:
         try:
             yield from check()
         except Exception as error:  # whatever is broken here is what a doctor is for
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            yield Finding(name, FAIL, f"the check broke: {reason[:300]}")
+            yield Finding(name, FAIL, f"the check broke: {describe(error)[:300]}")
 
 
 def python() -> list[Finding]:

@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from rlvr.check.plan import BatchPlan, plan_batches
-from rlvr.console import is_first_process, plural, process_count, say
+from rlvr.console import is_first_process, plain_table, plural, process_count, say
 from rlvr.recipe import NamedItem, Recipe, parse_recipe_arguments
 
 if TYPE_CHECKING:
@@ -242,9 +242,7 @@ def _report(
 
 def table(division: Division) -> "Table":
     """Return how many prompts have how many right completions, a line each number."""
-    from rich.table import Table
-
-    out = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    out = plain_table()
     for heading in ("right", "prompts", "share", "mastered"):
         out.add_column(heading, justify="right")
     total = len(division.right)

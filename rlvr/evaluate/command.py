@@ -6,7 +6,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlvr.console import say
+from rlvr.console import plain_table, say
 from rlvr.recipe import Recipe, parse_recipe_arguments
 
 if TYPE_CHECKING:
@@ -185,11 +185,9 @@ def _generation(ids: list[int], ends: list[int], tokenizer: Any) -> Any:
 
 def table(recipe: Recipe, metrics: dict[str, float]) -> "Table":
     """Return what was measured, a line each set."""
-    from rich.table import Table
-
     settings = recipe.evaluation
     ks = sorted(k for k in settings.k if k <= settings.samples)
-    out = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    out = plain_table()
     headings = ["set", "prompts", *(f"pass@{k}" for k in ks), "distinct correct", "truncated"]
     for heading in [*headings, "not judged"]:
         out.add_column(heading, justify="left" if heading == "set" else "right")

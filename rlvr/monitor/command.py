@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.live import Live
 
-from rlvr.console import say
+from rlvr.console import plain_table, say
 from rlvr.monitor.folders import run_folders
 from rlvr.monitor.store import METRICS_FILE, Run, read_run
 
@@ -45,12 +45,10 @@ def monitor(runs: Sequence[Path], output: Path | None = None, *, watch: bool = F
 
 def table(runs: Sequence[Run]) -> "Table":
     """Return the last values of runs, one column each."""
-    from rich.table import Table
-
     from rlvr.monitor.panels import run_names
     from rlvr.monitor.summary import final_values
 
-    out = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    out = plain_table()
     out.add_column("")
     for name in run_names(runs):
         out.add_column(name, justify="right")

@@ -7,7 +7,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from rlvr.console import plural, process_count, say
+from rlvr.console import console_for_tables, plural, process_count, say
 from rlvr.recipe import Recipe, parse_recipe_arguments
 from rlvr.replay.place import INITIAL, RESOLVED, Place, find
 
@@ -53,13 +53,9 @@ def replay(
     check_device(recipe)
     result = _replay(place, recipe, chosen, after, fresh=fresh)
     result.left_out.update(left_out)
-    from rich.console import Console
-
     from rlvr.replay.report import WIDE, figure, summary, table, write
 
-    console = Console()
-    if not console.is_terminal:  # a file has no width
-        console = Console(width=WIDE)
+    console = console_for_tables(WIDE)
     console.print(table(result, width=console.width))
     for line in summary(result):
         say(line)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlvr.console import plural
+from rlvr.console import plain_table, plural
 from rlvr.monitor.figure import GREY, GRID, INK
 from rlvr.monitor.panels import RUN_COLORS
 from rlvr.replay.replay import STEPS, Effect, Result
@@ -31,12 +31,10 @@ def table(result: Result, *, width: int = WIDE) -> "Table":
         result: Of a replay.
         width: Characters there are; with few, the range of weights and the norm are left to the picture.
     """
-    from rich.table import Table
-
     columns = _columns(result.effects)
     if width < WIDE:
         columns = {name: cells for name, cells in columns.items() if name not in _DISPENSABLE}
-    out = Table(box=None, pad_edge=False, padding=(0, 2 if width >= WIDE else 1, 0, 0))
+    out = plain_table(gap=2 if width >= WIDE else 1)
     out.add_column("", no_wrap=True)
     for heading in columns:
         out.add_column(heading, justify="right", no_wrap=True)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rlvr.console import plural, say
+from rlvr.console import plain_table, plural, say
 from rlvr.reward.judge import UNHURRIED
 from rlvr.reward.rows import Row, read_rows
 from rlvr.reward.verifier import Options, parse_options
@@ -175,7 +175,6 @@ def summarize(rows: Sequence[Row], problems: Sequence[Problem]) -> dict[str, Any
 
 def _show(figures: Mapping[str, Any], problems: Sequence[Problem], to: Path | None) -> None:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     say(f"audit     {figures['dataset']} with {figures['verifier']}")
@@ -186,9 +185,7 @@ def _show(figures: Mapping[str, Any], problems: Sequence[Problem], to: Path | No
         share = figures["verified_share"]
         say(f"verified  {figures['verified']} of {figures['usable']} usable ({share:.2%})")
     if problems:
-        table = Table(
-            "row", "problem", "gold", "why", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-        )
+        table = plain_table("row", "problem", "gold", "why")
         for item in problems[:SHOWN]:
             second = f" (second: {item.second})" if item.second else ""
             why = f"{item.outcome or UNUSABLE}: {item.reason}{second}"

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlvr.console import plural, say
+from rlvr.console import plain_table, plural, say
 from rlvr.reward.case import Case
 from rlvr.reward.forms import read_cases
 from rlvr.reward.judge import judge
@@ -127,9 +127,7 @@ def _breakdown(tag: str, groups: Mapping[str, Mapping[str, Any]]) -> "Table":
 
 
 def _table(*headings: str) -> "Table":
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = plain_table()
     for number, heading in enumerate(headings):
         table.add_column(heading, justify="right" if number else "left")
     return table

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from rlvr.console import plural, say
+from rlvr.console import console_for_tables, plain_table, plural, say
 from rlvr.reward.contract import FAILED, NOT_APPLICABLE, PASSED, Result, check
 from rlvr.reward.example import OPTIONS, load_examples
 from rlvr.reward.trial import Trial
@@ -54,19 +54,14 @@ def _figures(verifier: str, results: Sequence[Result], *, passed: bool) -> dict[
 
 
 def _show(verifier: str, trial: Trial, results: Sequence[Result]) -> None:
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     say(f"reward    {verifier} on {plural(len(trial.given), 'row')}")
-    table = Table("check", "", "", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = plain_table("check", "", "")
     table.columns[0].no_wrap = table.columns[1].no_wrap = True
     for result in results:
         style = _STYLES[result.state]
         table.add_row(Text(result.name), Text(result.state, style), Text(result.detail))
-    console = Console()
-    if not console.is_terminal:  # a file has no width
-        console = Console(width=WIDE)
-    console.print(table)
+    console_for_tables(WIDE).print(table)
     counts = {state: sum(result.state == state for result in results) for state in _STYLES}
     say("result    " + ", ".join(f"{count} {state}" for state, count in counts.items()))
