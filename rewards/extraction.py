@@ -27,7 +27,7 @@ def clean(text: str) -> str:
         >>> clean("\u202e12 <!-- 7 -->\uff13")
         '12 3'
     """
-    text = _without_comments(text[-MAX_COMPLETION:])
+    text = without_comments(text[-MAX_COMPLETION:])
     if text.isascii():
         return text
     text = _INVISIBLE.sub("", text)
@@ -38,7 +38,13 @@ def clean(text: str) -> str:
     )
 
 
-def _without_comments(text: str) -> str:
+def without_comments(text: str) -> str:
+    """Return the text without HTML comments; what opens one that does not close stays.
+
+    Example:
+        >>> without_comments("a<!-- b -->c<!--d")
+        'ac<!--d'
+    """
     kept, position = [], 0
     while (start := text.find("<!--", position)) >= 0:
         end = text.find("-->", start + 4)

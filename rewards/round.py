@@ -116,9 +116,8 @@ class Round:
         )
         again: list[_Call] = []
         for call, answer in zip(calls, answers, strict=True):
-            alone = [_Call(call.verifier, [question]) for question in call.questions]
             if self._is_to_repeat(call, answer):
-                again += alone
+                again += [_Call(call.verifier, [question]) for question in call.questions]
             else:
                 self._settle(call, answer)
         settled(-len(again), 0)

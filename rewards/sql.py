@@ -1,7 +1,7 @@
 """SQL: the query returns what the gold query returns, on every database of the row (SQLite).
 
 The query is the last fenced block (```sql) after the thought, or the whole text where there is no
-fence. It runs read-only and bounded (`rewards/sqlite.py`), on a connection of its own. Give at least two
+fence. It runs read-only and bounded (`database/sqlite.py`), on a connection of its own. Give at least two
 databases with different rows: with one, a query that only prints the expected rows passes.
 """
 

@@ -10,6 +10,8 @@ import re
 import unicodedata
 from functools import cache
 
+from rlvr.rewards.extraction import without_comments
+
 # Unicode's Default_Ignorable_Code_Point: what is drawn as nothing, the Hangul fillers included
 INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
@@ -37,14 +39,7 @@ def visible(text: str) -> str:
     """
     if not text.isascii():
         text = INVISIBLE.sub("", text)
-    pieces, position = [], 0
-    while (start := text.find("<!--", position)) >= 0:
-        end = text.find("-->", start + 4)
-        if end < 0:
-            break
-        pieces.append(text[position:start])
-        position = end + 3
-    return "".join(pieces) + text[position:]
+    return without_comments(text)
 
 
 def unmasked(text: str) -> str:

@@ -65,6 +65,7 @@ class _Text:
     """What is judged of a completion; light enough to be shown to all processes."""
 
     place: int
+    """Position among the requests of all processes; below 0: a filler."""
     row: int
     text: str
     truncated: bool
@@ -176,26 +177,27 @@ class Sampler:
     def _score(self, completions: Sequence[Completion], group_size: int) -> list[Scored]:
         """Return what this process's completions are worth."""
         mine = [
-            _Text(item.place, item.row, item.text, item.truncated, len(item.completion_ids))
-            for item in completions
+            # a filler is in no group: it has a place of its own below 0
+            _Text(
+                item.place if item.place >= 0 else -1 - index,
+                *(item.row, item.text, item.truncated, len(item.completion_ids)),
+            )
+            for index, item in enumerate(completions)
         ]
         judged = mine
         if self.scorer.needs_groups:
             # a group may be cut between processes: each judges the whole of those that it has a part of
-            groups = {text.place // group_size for text in mine if text.place >= 0}
-            everything = self.policy.processes.gather_list(mine)
-            whole = [t for t in everything if t.place >= 0 and t.place // group_size in groups]
-            fillers = [text for text in mine if text.place < 0]
-            judged = sorted(whole, key=lambda text: text.place) + fillers
-        scored = self.scorer.score(
+            groups = {text.place // group_size for text in mine}
+            others = {text.place: text for text in self.policy.processes.gather_list(mine)}
+            whole = {p: t for p, t in others.items() if p >= 0 and p // group_size in groups}
+            everything = whole | {text.place: text for text in mine}
+            judged = [everything[place] for place in sorted(everything)]
+        found = self.scorer.score(
             [self._sample(text) for text in judged],
-            # fillers are in no group
-            [t.place // group_size if t.place >= 0 else -1 - i for i, t in enumerate(judged)],
+            [t.place // group_size if t.place >= 0 else t.place for t in judged],
         )
-        if judged is not mine:
-            of = {text.place: item for text, item in zip(judged, scored, strict=True)}
-            left = iter(scored[len(whole) :])
-            scored = [of[text.place] if text.place >= 0 else next(left) for text in mine]
+        of = dict(zip([text.place for text in judged], found, strict=True))
+        scored = [of[text.place] for text in mine]
         self._warn(scored)
         return scored
 
