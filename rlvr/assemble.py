@@ -70,6 +70,7 @@ def build_trainer(recipe: Recipe, plan: BatchPlan, inputs: Inputs, updates: int)
             mask_truncated=recipe.algorithm.mask_truncated,
             generate_together=recipe.rollout.batch_size,
             dynamic=_dynamic(recipe),
+            kernel=_kernel(recipe),
             peft_config=_lora(recipe),
         )
     except OSError as error:
@@ -151,6 +152,17 @@ def _dynamic(recipe: Recipe) -> Any:
     from rlvr.rollout.dynamic import DynamicSampling
 
     return DynamicSampling(**recipe.rollout.dynamic_sampling.model_dump())
+
+
+def _kernel(recipe: Recipe) -> Any:
+    from rlvr.logprobs import KernelOptions
+
+    kernel = recipe.kernel
+    return KernelOptions(
+        impl=kernel.impl,
+        cache_bytes=None if kernel.cache_gib is None else int(kernel.cache_gib * 2**30),
+        tolerance=kernel.tolerance,
+    )
 
 
 def _lora(recipe: Recipe) -> Any:

@@ -89,7 +89,7 @@ class RolloutBatch(_Rows):
     segment_ids: Int[Tensor, "B T"] | None = None
     """Step of its completion that a token belongs to, from 0; -1 at padding."""
     old_statistics: Mapping[str, Float[Tensor, "B T"]] = field(default_factory=dict)
-    """Of the policy that generated, by the names of `rlvr.logprobs`."""
+    """Of the policy that generated, by the names of `rlvr.kernels.statistics`."""
 
     def __len__(self) -> int:
         return self.prompt_ids.shape[0]
@@ -145,7 +145,7 @@ class Seen(_Rows):
     """Of the sampled token."""
     entropies: Float[Tensor, "B T"] | None = None
     statistics: Mapping[str, Float[Tensor, "B T"]] = field(default_factory=dict)
-    """By the names of `rlvr.logprobs`."""
+    """By the names of `rlvr.kernels.statistics`."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class TokenBatch(_Rows):
     completion_mask: Bool[Tensor, "B T"] | None = None
     """Tokens that exist, also those that no mask counts; None: those of the two masks."""
     statistics: Mapping[str, Float[Tensor, "B T"]] = field(default_factory=dict)
-    """Of the current policy, by the names of `rlvr.logprobs`; those with a gradient carry it in the loss."""
+    """Of the current policy, by the names of `rlvr.kernels.statistics`; those with a gradient carry it in the loss."""
     old_statistics: Mapping[str, Float[Tensor, "B T"]] = field(default_factory=dict)
     """Of the policy that generated."""
     share: float = 1.0

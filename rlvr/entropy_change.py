@@ -42,7 +42,7 @@ def expected_discriminator(
 
     Args:
         entropies: H, nats.
-        sum_p2: Statistic `sum_p2` of `rlvr.logprobs`, without unit.
+        sum_p2: Statistic `sum_p2` of `rlvr.kernels.statistics`, without unit.
         sum_p2_logp: Statistic `sum_p2_logp`, nats.
     """
     return entropies * sum_p2 + sum_p2_logp

@@ -280,6 +280,17 @@ class Algorithm(Section):
     """Whether completions cut at max_completion_length teach nothing."""
 
 
+class Kernel(Section):
+    """How log-probs and entropies are computed from hidden states and the head."""
+
+    impl: Literal["auto", "triton", "chunked", "naive"] = "auto"
+    """auto: triton on CUDA in bfloat16 or float16, else chunked; naive where there are few logits."""
+    cache_gib: float | None = Field(default=None, ge=0)
+    """Memory for logits kept for the backward pass; null: 1/16 GiB on a CPU, else a quarter of what is free, up to 8."""
+    tolerance: float | None = Field(default=None, gt=0, lt=1)
+    """Share of the gradient by the logits that may be left out, under a proven bound; null: none, the gradient is exact."""
+
+
 class Training(Section):
     """Optimization; any other field of TRL's GRPOConfig may be added by its TRL name."""
 
@@ -374,6 +385,7 @@ class Recipe(Section):
     algorithm: Algorithm = Algorithm()
     entropy: Items = ()
     """Entropy controls, in the order they act: files of rlvr/entropy. [] is plain GRPO."""
+    kernel: Kernel = Kernel()
     training: Training
     monitor: Monitor = Monitor()
     evaluation: Evaluation = Evaluation()

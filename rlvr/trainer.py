@@ -8,7 +8,7 @@ there by pure functions, and each process computes the loss of its own rows.
 import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -27,8 +27,8 @@ from rlvr.batch import RolloutBatch, Seen, TokenBatch
 from rlvr.check.plan import BatchPlan
 from rlvr.entropy.control import State, Stats, quotient
 from rlvr.head import Head
-from rlvr.kernels.naive import logprob_entropy
-from rlvr.logprobs import in_chunks
+from rlvr.kernels.linear import Certificate
+from rlvr.logprobs import KernelOptions, add_token_forward, of_tokens
 from rlvr.loss import Decision, Objective, update_metrics
 from rlvr.processes import Processes
 from rlvr.rewards.scorer import Scorer
@@ -96,6 +96,7 @@ class Trainer(GRPOTrainer):
         mask_truncated: Whether completions cut at the length limit are kept out of the loss.
         generate_together: Completions that transformers generates together on one process; None: all.
         dynamic: How groups without signal are replaced; None: they are trained on.
+        kernel: How log-probs are computed; None: the defaults.
         options: Further arguments of `GRPOTrainer`, such as `peft_config`.
     """
 
@@ -118,12 +119,15 @@ class Trainer(GRPOTrainer):
         mask_truncated: bool = False,
         generate_together: int | None = None,
         dynamic: DynamicSampling | None = None,
+        kernel: KernelOptions | None = None,
         **options: Any,
     ) -> None:
         self._objective = objective
         self._plan = plan
         self.hooks = Hooks()
         self._generate_together = generate_together
+        self._kernel = kernel or KernelOptions()
+        self._certificate: Certificate | None = None
         self.control_state = objective.chain.init()
         self._supply = Supply()
         self._recovered = False
@@ -155,8 +159,10 @@ class Trainer(GRPOTrainer):
         self.add_callback(_Clock(self))
         self.pad_token: int = self._tokenizer.pad_token_id
         self.processes = Processes(self.accelerator)
-        self._is_exact = self.model.dtype == torch.float64
-        self._dtype = torch.float64 if self._is_exact else torch.float32
+        self._dtype = torch.float64 if self.model.dtype == torch.float64 else torch.float32
+        add_token_forward(self._causal(self.model))
+        if self.ref_model is not None:
+            add_token_forward(self._causal(self.ref_model))
         self._roller = Roller(
             policy=self,
             rows=rows,
@@ -296,56 +302,38 @@ class Trainer(GRPOTrainer):
         return (totals / rows.mask.sum(-1).clamp(min=1)).tolist()
 
     def _forward(
-        self, model: Any, rows: RolloutBatch, names: Collection[str] = ()
+        self,
+        model: Any,
+        rows: RolloutBatch,
+        names: Collection[str] = (),
+        certificate: Certificate | None = None,
     ) -> tuple[Seen, Tensor | None]:
         """Return the completion tokens as the model sees them, with the named statistics, and a MoE's auxiliary loss."""
-        input_ids = torch.cat([rows.prompt_ids, rows.completion_ids], dim=1)
-        attention = torch.cat([rows.prompt_mask, rows.completion_mask], dim=1).long()
+        inputs = _inputs(rows)
         width = rows.completion_ids.shape[1]
-        inputs: dict[str, Any] = {
-            "input_ids": input_ids,
-            "attention_mask": attention,
-            # as in generation: padding on the left moves no token
-            "position_ids": (attention.cumsum(-1) - 1).clamp(min=0),
-        }
         wants_auxiliary = self.aux_loss_enabled and torch.is_grad_enabled()
         if wants_auxiliary:
             inputs["output_router_logits"] = True
-        watched: AbstractContextManager[list[Tensor]] = nullcontext([])
-        if names:
-            watched = self._hidden_states(model)
-        with self.accelerator.autocast(), watched as hidden:
-            if self._is_exact:  # TRL's fused head computes in float32
-                output = model(**inputs, logits_to_keep=width + 1)
-                logprobs, entropies = logprob_entropy(
-                    output.logits[:, :-1], rows.completion_ids, temperature=self.temperature
-                )
-            else:
-                labels = input_ids.masked_fill(attention == 0, -100)
-                labels[:, :-width] = -100
-                output = model(**inputs, labels=labels, fused_lm_head=True)
-                logprobs = output.log_probs[:, -width:]
-                # the reference model's head is made without entropies
-                entropies = logprobs if output.entropy is None else output.entropy[:, -width:]
-            statistics = {}
-            if names:
-                own = hidden[0][:, -width - 1 : -1]
-                statistics = self._statistics(model, own, rows, names)
-        auxiliary = output.aux_loss if wants_auxiliary else None
-        return Seen(logprobs.to(self._dtype), entropies.to(self._dtype), statistics), auxiliary
 
-    @contextmanager
-    def _hidden_states(self, model: Any) -> Iterator[list[Tensor]]:
-        """Keep what the backbone returns to the head while the model runs."""
-        kept: list[Tensor] = []
-        backbone = self._causal(model).base_model
-        handle = backbone.register_forward_hook(
-            lambda _module, _inputs, output: kept.append(output.last_hidden_state)
-        )
-        try:
-            yield kept
-        finally:
-            handle.remove()
+        def score(hidden: Tensor, head: Head) -> dict[str, Tensor]:
+            found = of_tokens(
+                hidden[:, -width - 1 : -1],
+                head,
+                rows.completion_ids,
+                rows.completion_mask,
+                names,
+                temperature=self.temperature,
+                options=self._kernel,
+                live=rows.mask & (rows.advantages != 0),
+                certificate=certificate,
+            )
+            return {"logprobs": found.logprobs, "entropies": found.entropies, **found.statistics}
+
+        with self.accelerator.autocast():
+            output = dict(model(**inputs, score=score))
+        auxiliary = output.pop("aux_loss", None)
+        logprobs, entropies = output.pop("logprobs"), output.pop("entropies")
+        return Seen(logprobs, entropies, output), auxiliary
 
     def _causal(self, model: Any) -> Any:
         """Return the language model without what distributes it and without its adapter."""
@@ -355,28 +343,6 @@ class Trainer(GRPOTrainer):
     def _head(self, model: Any) -> Head:
         causal = self._causal(model)
         return Head(causal.get_output_embeddings(), causal.config.get_text_config())
-
-    def _vocabulary(self, model: Any) -> int:
-        return int(self._causal(model).config.get_text_config().vocab_size)
-
-    def _statistics(
-        self, model: Any, hidden: Tensor, rows: RolloutBatch, names: Collection[str]
-    ) -> dict[str, Tensor]:
-        """Return the named statistics of the completion tokens, (B, T), 0 at padding."""
-        mask = rows.completion_mask
-        found = in_chunks(
-            hidden[mask],
-            self._head(model),
-            rows.completion_ids[mask],
-            names,
-            vocabulary=self._vocabulary(model),
-            temperature=self.temperature,
-            dtype=self._dtype,
-        )
-        return {
-            name: values.new_zeros(mask.shape).masked_scatter(mask, values)
-            for name, values in found.items()
-        }
 
     @torch.no_grad()
     def logits(self, rows: RolloutBatch, most: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -389,9 +355,9 @@ class Trainer(GRPOTrainer):
         head = self._head(self.model)
         for chosen in torch.arange(len(rows)).split(self.args.per_device_train_batch_size):
             part = trim(rows.rows(chosen))
-            with self._hidden_states(self.model) as hidden:
-                self._forward(self.model, part)
-            own = hidden[0][:, -part.completion_ids.shape[1] - 1 : -1]
+            with self.accelerator.autocast():
+                output = self.model(**_inputs(part), score=lambda hidden, _head: {"hidden": hidden})
+            own = output["hidden"][:, -part.completion_ids.shape[1] - 1 : -1]
             for places in part.completion_mask.nonzero().split(most):
                 row, column = places.unbind(-1)
                 with self.accelerator.autocast():
@@ -434,7 +400,7 @@ class Trainer(GRPOTrainer):
     def tokens_with(self, text: str) -> Tensor:
         """Return which tokens of the vocabulary have this in their text, (V,) bool."""
         words = self._tokenizer.batch_decode([[token] for token in range(len(self._tokenizer))])
-        found = torch.zeros(self._vocabulary(self.model), dtype=torch.bool)
+        found = torch.zeros(self._head(self.model).vocabulary, dtype=torch.bool)
         found[: len(words)] = torch.tensor([text in word for word in words])
         return found
 
@@ -531,14 +497,15 @@ class Trainer(GRPOTrainer):
     def _part(self, model: Any, inputs: Any) -> Part:
         rows: RolloutBatch = inputs["rows"]
         chain = self._objective.chain
-        seen, auxiliary = self._forward(model, rows, chain.statistics)
+        if self._kernel.tolerance is not None:
+            self._certificate = Certificate(self._kernel.tolerance)
+        seen, auxiliary = self._forward(model, rows, chain.statistics, self._certificate)
         if "entropies" not in chain.needs and seen.entropies is not None:
             seen = replace(seen, entropies=seen.entropies.detach())
         batch = token_batch(rows, seen)
         loss, stats = self._objective.loss(batch, inputs["decision"])
         if inputs["counts"]:
-            for name, value in stats.items():
-                self._sums[name] = self._sums.get(name, 0.0) + value
+            self._count(stats)
         else:
             loss = loss * 0.0
         # gradients are averaged over processes; the parts of an update add up
@@ -546,6 +513,13 @@ class Trainer(GRPOTrainer):
         if auxiliary is not None:
             loss = loss + self.router_aux_loss_coef * auxiliary / self._plan.accumulation
         return Part(loss, rows, seen, inputs["decision"].weights)
+
+    def _count(self, stats: Stats) -> None:
+        for name, value in stats.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+
+    def _pair(self, part: float, whole: float) -> Tensor:
+        return torch.tensor([part, whole], device=self.processes.device, dtype=torch.float64)
 
     def losses(self, rows: RolloutBatch, update: int = 0) -> Iterator[Tensor]:
         """Yield the loss of each micro-batch of one update on a given generation, without training.
@@ -569,6 +543,14 @@ class Trainer(GRPOTrainer):
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """Run one micro-batch; after an update's last, advance the controls."""
         loss = super().training_step(model, inputs, num_items_in_batch)
+        if self._certificate is not None:
+            report = self._certificate.report
+            self._count(
+                {
+                    "kernel/left_out": self._pair(report.left_out, report.whole),
+                    "kernel/tiles_made": self._pair(report.tiles_made, report.tiles),
+                }
+            )
         if self._step % self._plan.accumulation == 0:
             self._end_update()
         return loss
@@ -708,6 +690,17 @@ class _Clock(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         self._trainer.after_update()
+
+
+def _inputs(rows: RolloutBatch) -> dict[str, Any]:
+    """Return what a model is called with."""
+    attention = torch.cat([rows.prompt_mask, rows.completion_mask], dim=1).long()
+    return {
+        "input_ids": torch.cat([rows.prompt_ids, rows.completion_ids], dim=1),
+        "attention_mask": attention,
+        # as in generation: padding on the left moves no token
+        "position_ids": (attention.cumsum(-1) - 1).clamp(min=0),
+    }
 
 
 def _scored_by_rlvr(**_: Any) -> list[float | None]:

@@ -1,6 +1,7 @@
 """The pure modules run with the shapes and types of their signatures and records checked."""
 
 import os
+from pathlib import Path
 from typing import Any, Self
 
 from beartype import BeartypeConf, FrozenDict, beartype
@@ -18,6 +19,12 @@ check = beartype(
     )
 )
 
+KERNELS = [
+    path.stem
+    for path in sorted((Path(__file__).parents[1] / "kernels").glob("*.py"))
+    if not path.stem.endswith("_kernel")
+]
+
 install_import_hook(
     [
         "rlvr.advantage",
@@ -25,7 +32,8 @@ install_import_hook(
         "rlvr.batch",
         "rlvr.divergence",
         "rlvr.entropy",
-        "rlvr.kernels",
+        # not those of Triton: it reads their source, and cannot call what the hook puts around functions
+        *(f"rlvr.kernels.{name}" for name in KERNELS),
         "rlvr.logprobs",
         "rlvr.loss",
         "rlvr.surrogate",

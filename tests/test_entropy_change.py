@@ -8,7 +8,7 @@ from torch.nn.functional import one_hot
 
 from rlvr.entropy_change import discriminator, expected_discriminator, first_order_change
 from rlvr.kernels.naive import logprob_entropy
-from rlvr.logprobs import of_logits
+from rlvr.kernels.statistics import of_logits
 
 HALF = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64)
 

@@ -60,7 +60,7 @@ from rlvr.entropy._ares_reward import (
     with_tail,
 )
 from rlvr.entropy.control import EntropyControl, Need, State, Stats, ratio
-from rlvr.logprobs import statistic
+from rlvr.kernels.statistics import statistic
 
 _TOP = 10  # log-probs of a token that the authors' sampler returns
 _TOP_ENTROPY, _TOP_MASS = statistic("top_k_entropy", _TOP), statistic("top_k_mass", _TOP)

@@ -34,7 +34,7 @@ from rlvr.entropy.clip_b import (
 )
 from rlvr.entropy.control import EntropyControl, State, Stats, ratio
 from rlvr.entropy_change import discriminator, expected_discriminator
-from rlvr.logprobs import statistic
+from rlvr.kernels.statistics import statistic
 
 _SUM_P2, _SUM_P2_LOGP = statistic("sum_p2"), statistic("sum_p2_logp")
 

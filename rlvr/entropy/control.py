@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from rlvr.batch import LossTerms, Marks, RolloutBatch, TokenBatch
-from rlvr.logprobs import parse
+from rlvr.kernels.statistics import parse
 
 State = dict[str, Any]
 Stats = dict[str, Tensor]
@@ -130,7 +130,7 @@ class EntropyControl:
     needs: frozenset[Need] = frozenset()
     """What the functions read beyond current log-probs; `entropies`: with gradient."""
     statistics: frozenset[str] = frozenset()
-    """Statistics of the current policy (names of `rlvr.logprobs`) that `measure` or `apply` read."""
+    """Statistics of the current policy (names of `rlvr.kernels.statistics`) that `measure` or `apply` read."""
     old_statistics: frozenset[str] = frozenset()
     """Statistics of the policy that generated that the functions read."""
     scope: Scope = "update"

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from rlvr.batch import Origin, RolloutBatch
 from rlvr.entropy.control import EntropyControl, State, Stats, ratio, regulated_entropy
-from rlvr.logprobs import statistic
+from rlvr.kernels.statistics import statistic
 
 
 class Config(BaseModel):

@@ -34,7 +34,7 @@ from torch import Tensor
 from rlvr.batch import LossTerms, TokenBatch
 from rlvr.divergence import k3
 from rlvr.entropy.control import WHOLE_CLIP, EntropyControl, Scope, State, Stats, ratio
-from rlvr.logprobs import statistic
+from rlvr.kernels.statistics import statistic
 
 _AUTHORS_VALUE_LIMIT = 10.0
 _AUTHORS_LOG_LIMIT = (

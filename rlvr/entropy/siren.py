@@ -34,7 +34,7 @@ from torch import Tensor
 from rlvr.aggregate import token_mean
 from rlvr.batch import LossTerms, Origin, RolloutBatch, TokenBatch
 from rlvr.entropy.control import EntropyControl, Scope, State, Stats, ratio
-from rlvr.logprobs import statistic
+from rlvr.kernels.statistics import statistic
 
 
 class Config(BaseModel):

@@ -25,7 +25,8 @@ from torch import Tensor
 
 from rlvr.batch import LossTerms, Origin, RolloutBatch, TokenBatch
 from rlvr.entropy.control import EntropyControl, State, Stats, chain
-from rlvr.logprobs import CHUNK, of_logits
+from rlvr.kernels.statistics import of_logits
+from rlvr.logprobs import CHUNK
 from rlvr.loss import Objective
 from rlvr.replay.weights import gradients
 from rlvr.trainer import Part, Trainer

@@ -19,7 +19,7 @@ from torch import Tensor
 from rlvr.batch import Origin, RolloutBatch
 from rlvr.check.plan import BatchPlan
 from rlvr.entropy.control import Chain, RolloutPlan, State, quotient
-from rlvr.logprobs import carries_gradient
+from rlvr.kernels.statistics import carries_gradient
 from rlvr.loss import Objective
 from rlvr.replay.candidates import PLAIN, Candidate
 from rlvr.replay.effect import (

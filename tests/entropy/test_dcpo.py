@@ -9,7 +9,7 @@ import torch
 
 from rlvr.batch import Origin, RolloutBatch
 from rlvr.entropy import dcpo
-from rlvr.logprobs import of_logits
+from rlvr.kernels.statistics import of_logits
 from tests.entropy.generations import generation, grid, permuted, widened
 
 NAN = math.nan

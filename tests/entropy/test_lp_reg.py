@@ -10,7 +10,7 @@ from torch import Tensor
 from rlvr.batch import TokenBatch
 from rlvr.entropy import lp_reg
 from rlvr.entropy.control import chain
-from rlvr.logprobs import FILTERED
+from rlvr.kernels.statistics import FILTERED
 from rlvr.loss import Decision
 from tests.entropy import toy
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from rlvr.batch import Origin, RolloutBatch
 from rlvr.entropy import siren
 from rlvr.entropy.control import EntropyControl, build_control, chain
-from rlvr.logprobs import of_logits
+from rlvr.kernels.statistics import of_logits
 from tests.entropy import toy
 
 NUCLEUS = "nucleus_entropy:0.8:10000"

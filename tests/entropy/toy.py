@@ -10,7 +10,7 @@ from rlvr.advantage import group_zscore
 from rlvr.batch import Origin, RolloutBatch, Seen, TokenBatch
 from rlvr.entropy.control import Chain
 from rlvr.kernels.naive import logprob_entropy
-from rlvr.logprobs import of_logits
+from rlvr.kernels.statistics import of_logits
 from rlvr.loss import Decision, Objective
 from tests.entropy import settings
 

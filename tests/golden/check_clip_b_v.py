@@ -11,7 +11,7 @@ from rlvr.entropy import clip_b, clip_v
 from rlvr.entropy.control import EntropyControl, quotient
 from rlvr.entropy_change import discriminator, expected_discriminator
 from rlvr.kernels.naive import logprob_entropy
-from rlvr.logprobs import of_logits
+from rlvr.kernels.statistics import of_logits
 from tests.golden.golden import Golden, tensor
 
 

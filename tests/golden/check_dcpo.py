@@ -5,7 +5,7 @@ import torch
 from rlvr.batch import Origin, RolloutBatch
 from rlvr.entropy import dcpo
 from rlvr.kernels.naive import logprob_entropy
-from rlvr.logprobs import of_logits, statistic
+from rlvr.kernels.statistics import of_logits, statistic
 from tests.golden.golden import Golden, tensor
 
 

@@ -8,7 +8,7 @@ from rlvr.batch import TokenBatch
 from rlvr.entropy import steer
 from rlvr.entropy_change import discriminator, expected_discriminator, first_order_change
 from rlvr.kernels.naive import logprob_entropy
-from rlvr.logprobs import of_logits
+from rlvr.kernels.statistics import of_logits
 from tests.golden.golden import Golden, tensor
 
 

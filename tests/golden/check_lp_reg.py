@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rlvr.batch import TokenBatch, initial_terms
 from rlvr.entropy import lp_reg
-from rlvr.logprobs import FILTERED, of_logits, statistic
+from rlvr.kernels.statistics import FILTERED, of_logits, statistic
 from rlvr.surrogate import clipped
 from tests.golden.golden import Golden, tensor
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from rlvr import aggregate
 from rlvr.batch import Origin, TokenBatch
 from rlvr.entropy import siren
-from rlvr.logprobs import of_logits, statistic
+from rlvr.kernels.statistics import of_logits, statistic
 from rlvr.loss import Objective
 from tests.golden.golden import Golden, tensor
 

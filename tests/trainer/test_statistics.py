@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from rlvr.head import Head
-from rlvr.logprobs import of_logits
+from rlvr.kernels.statistics import of_logits
 from tests.trainer import tiny
 
 NAMES = ["min_p_logprob:0.1", "sum_p2", "sum_p2_logp", "top_k_mass:3", "top_p_entropy:0.8"]

@@ -95,6 +95,7 @@ def test_empty_chain_has_trls_loss_and_gradient(name: str, tmp_path: Path) -> No
     theirs_gradient = torch.cat([p.grad.flatten() for p in made.model.parameters()])
 
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
-    scale = theirs_gradient.abs().max()
+    scale = theirs_gradient.norm()
     assert scale > 1e-3
-    torch.testing.assert_close(ours_gradient / scale, theirs_gradient / scale, rtol=0, atol=1e-6)
+    # theirs is rounded in other places: single entries of both are 1e-6 of the largest from the exact ones
+    assert (ours_gradient - theirs_gradient).norm() <= 1e-6 * scale

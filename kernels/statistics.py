@@ -16,16 +16,14 @@ A statistic has a name with its parameters, `kind` or `kind:parameter`; p is the
                             renormalised; FILTERED for a token that is taken out
     tempered_logprob:T      log-prob of the sampled token at temperature T
 
-Only what a control asks for is computed. Logits exist for one chunk of tokens at a time; where a statistic carries
-gradient its chunk is computed again in the backward pass.
+Only what is asked for is computed.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 FILTERED = -1e4
 """Log-prob of a token that min-p takes out."""
@@ -64,6 +62,41 @@ def nucleus_entropy(log_p: Float[Tensor, "N V"], mass: float, most: int = 0) -> 
     return (total.log() - inner / total).clamp(min=0.0)
 
 
+def top_p_entropy_gradient(
+    log_p: Float[Tensor, "N V"], mass: float, most: int = 0
+) -> Float[Tensor, "N V"]:
+    """Return the gradient of `top_p_entropy` by the logits, its set of tokens held fixed."""
+    ranked, tokens = log_p.topk(min(most or log_p.shape[-1], log_p.shape[-1]), dim=-1)
+    p = ranked.exp()
+    kept = torch.where(p.cumsum(-1) < mass, p, 0.0)
+    total = kept.sum(-1, keepdim=True) + _TINY
+    share = kept / total
+    slope = -((share + _TINY).log() + share / (share + _TINY))
+    by_kept = kept * (slope - (slope * share).sum(-1, keepdim=True)) / total
+    # of softmax: dp_u / dz_v = p_u (1[u = v] - p_v)
+    return -log_p.exp() * by_kept.sum(-1, keepdim=True) + torch.zeros_like(log_p).scatter_(
+        -1, tokens, by_kept
+    )
+
+
+def nucleus_entropy_gradient(
+    log_p: Float[Tensor, "N V"], mass: float, most: int = 0
+) -> Float[Tensor, "N V"]:
+    """Return the gradient of `nucleus_entropy` by the logits, its set of tokens held fixed.
+
+    Renormalised on a set, p is q: the softmax of the logits in the set, of which dH / dz = -q (ln q + H).
+    """
+    ranked, tokens = log_p.topk(min(most or log_p.shape[-1], log_p.shape[-1]), dim=-1)
+    p = ranked.exp()
+    inside = p.cumsum(-1) - p < mass
+    total = torch.where(inside, p, 0.0).sum(-1, keepdim=True)
+    log_q = ranked - total.log()
+    q = torch.where(inside, log_q.exp(), 0.0)
+    entropy = -(q * torch.where(inside, log_q, 0.0)).sum(-1, keepdim=True)
+    by_logit = torch.where(inside, -q * (log_q + entropy), 0.0)
+    return torch.zeros_like(log_p).scatter_(-1, tokens, by_logit)
+
+
 def _ranked(log_p: Tensor, most: int) -> Tensor:
     size = log_p.shape[-1]
     return log_p.topk(min(most or size, size), dim=-1).values
@@ -85,7 +118,10 @@ def _tempered(logits: Tensor, targets: Tensor, ratio: float) -> Tensor:
     return scaled.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - scaled.logsumexp(-1)
 
 
-WITH_GRADIENT = frozenset({"top_p_entropy", "nucleus_entropy"})
+_GRADIENTS = {
+    "top_p_entropy": top_p_entropy_gradient,
+    "nucleus_entropy": nucleus_entropy_gradient,
+}
 _PARAMETERS: dict[str, tuple[int, int]] = {
     "sum_p2": (0, 0),
     "sum_p2_logp": (0, 0),
@@ -132,7 +168,7 @@ def parse(name: str) -> tuple[str, list[float]]:
 
 def carries_gradient(name: str) -> bool:
     """Return whether a statistic has a gradient."""
-    return parse(name)[0] in WITH_GRADIENT
+    return parse(name)[0] in _GRADIENTS
 
 
 def of_logits(
@@ -175,48 +211,11 @@ def of_logits(
                 value = min_p_logprob(log_p, logprobs, parameters[0])
             case _:
                 value = _tempered(logits, targets, 1 / parameters[0])
-        found[name] = value if kind in WITH_GRADIENT else value.detach()
+        found[name] = value if kind in _GRADIENTS else value.detach()
     return found
 
 
-def in_chunks(
-    hidden: Float[Tensor, "N H"],
-    head: Logits,
-    targets: Int[Tensor, " N"],
-    names: Collection[str],
-    *,
-    vocabulary: int,
-    temperature: float = 1.0,
-    dtype: torch.dtype = torch.float32,
-) -> dict[str, Float[Tensor, " N"]]:
-    """Return the named statistics of softmax(head(hidden) / temperature), a chunk of tokens at a time.
-
-    Args:
-        hidden: Last hidden state at each token's position.
-        head: From (n, H) to the logits, (n, V), of those tokens.
-        targets: Sampled tokens.
-        names: Of statistics.
-        vocabulary: V: `CHUNK` / V tokens form a chunk.
-        temperature: Of the distribution.
-        dtype: In which the statistics are computed.
-    """
-    names = sorted(names)
-    with_gradient = [name for name in names if carries_gradient(name) and torch.is_grad_enabled()]
-    plain = [name for name in names if name not in with_gradient]
-
-    def of(part: Tensor, taken: Tensor, wanted: list[str]) -> tuple[Tensor, ...]:
-        found = of_logits(head(part).to(dtype), taken, wanted, temperature=temperature)
-        return tuple(found[name] for name in wanted)
-
-    columns: dict[str, list[Tensor]] = {name: [] for name in names}
-    size = max(CHUNK // vocabulary, 1)
-    for part, taken in zip(hidden.split(size), targets.split(size), strict=True):
-        if with_gradient:
-            values = checkpoint(of, part, taken, with_gradient, use_reentrant=False)
-            for name, value in zip(with_gradient, values, strict=True):
-                columns[name].append(value)
-        if plain:
-            with torch.no_grad():
-                for name, value in zip(plain, of(part, taken, plain), strict=True):
-                    columns[name].append(value)
-    return {name: torch.cat(values) for name, values in columns.items()}
+def gradient(log_p: Float[Tensor, "N V"], name: str) -> Float[Tensor, "N V"]:
+    """Return the gradient, by the logits over the temperature, of a statistic that carries one."""
+    kind, parameters = parse(name)
+    return _GRADIENTS[kind](log_p, parameters[0], *map(int, parameters[1:]))
