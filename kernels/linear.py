@@ -249,7 +249,7 @@ def choose(
     if impl != "auto":
         return impl
     few = rows * weight.shape[0] <= FEW_LOGITS
-    if few and not has_certificate and not is_sharded(weight):
+    if few and not has_certificate and not belongs_to_zero3(weight):
         return "naive"
     on_gpu = hidden.device.type == "cuda"
     fits = on_gpu and operand_dtype(hidden) in LOW_PRECISION and not whole
