@@ -147,6 +147,7 @@ def _train(
     evaluation = recipe.evaluation
     start = 0 if checkpoint is None else _update_of(checkpoint)
     trainer = build_trainer(recipe, plan, inputs, updates)
+    say(f"log-probs {trainer.describe_kernel()}")
     writer = _writer(recipe, start, resume=checkpoint is not None)
     progress = Progress(updates, done=start) if writer and recipe.monitor.progress else None
     measure = _evaluator(recipe, inputs.sets, progress) if inputs.sets else None

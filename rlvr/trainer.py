@@ -28,7 +28,7 @@ from rlvr.check.plan import BatchPlan
 from rlvr.entropy.control import State, Stats, quotient
 from rlvr.head import Head
 from rlvr.kernels.linear import Certificate
-from rlvr.logprobs import KernelOptions, add_token_forward, of_tokens
+from rlvr.logprobs import KernelOptions, add_token_forward, describe, of_tokens
 from rlvr.loss import Decision, Objective, update_metrics
 from rlvr.processes import Processes
 from rlvr.rewards.scorer import Scorer
@@ -182,6 +182,21 @@ class Trainer(GRPOTrainer):
     def roller(self) -> Roller:
         """What makes generations."""
         return self._roller
+
+    def describe_kernel(self) -> str:
+        """Return in words how log-probs are computed.
+
+        Raises:
+            ValueError: If the model's head does not allow what the recipe wants.
+        """
+        with self.accelerator.autocast():
+            return describe(
+                self._head(self.model),
+                self._kernel,
+                sorted(self._objective.chain.statistics | self._objective.chain.old_statistics),
+                device=self.processes.device,
+                dtype=self.model.dtype,
+            )
 
     def use(self, objective: Objective, state: State) -> None:
         """Go on with another objective, its controls in this state."""

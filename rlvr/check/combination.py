@@ -27,6 +27,7 @@ def combination_problems(recipe: Recipe) -> list[Problem]:
         *_rollout_problems(recipe),
         *_method_problems(recipe),
         *_training_problems(recipe),
+        *_kernel_problems(recipe),
         *_evaluation_problems(recipe),
     ]
 
@@ -211,6 +212,21 @@ def _training_problems(recipe: Recipe) -> Iterator[Problem]:
             "below that, or raise training.ddp_timeout."
         )
         yield Problem(("rewards", "batch_deadline"), text, also=(("training", "ddp_timeout"),))
+
+
+def _kernel_problems(recipe: Recipe) -> Iterator[Problem]:
+    kernel = recipe.kernel
+    if kernel.impl == "naive" and kernel.tolerance is not None:
+        text = "is naive, which leaves nothing out: kernel.tolerance has no effect; remove it, or choose auto."
+        yield Problem(("kernel", "impl"), text, also=(("kernel", "tolerance"),))
+    if kernel.tolerance is not None and kernel.cache_gib:
+        text = f"is {show(kernel.cache_gib)}, but with kernel.tolerance nothing is kept for the backward pass; remove one."
+        yield Problem(("kernel", "cache_gib"), text, also=(("kernel", "tolerance"),))
+    if kernel.impl == "naive" and kernel.cache_gib:
+        text = (
+            f"is {show(kernel.cache_gib)}, but impl is naive, which keeps every logit; remove it."
+        )
+        yield Problem(("kernel", "cache_gib"), text, also=(("kernel", "impl"),))
 
 
 def _evaluation_problems(recipe: Recipe) -> Iterator[Problem]:

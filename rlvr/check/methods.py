@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -19,8 +19,12 @@ from rlvr.check.combination import (
 )
 from rlvr.check.schema import schema_problems
 from rlvr.compose import Origins
+from rlvr.kernels.statistics import carries_gradient
 from rlvr.recipe import NamedItem, Recipe
 from rlvr.recipe_error import Path, Problem, raise_problems, show
+
+if TYPE_CHECKING:
+    from rlvr.entropy.control import Chain
 
 
 def check_methods(recipe: Recipe, origins: Origins | None = None) -> None:
@@ -101,6 +105,7 @@ def _chain_problems(recipe: Recipe, origins: Origins | None) -> Iterator[Problem
     except ValueError as error:
         yield Problem(("entropy",), f"cannot be combined: {error}.")
         return
+    yield from _kernel_problems(composed, recipe.kernel.tolerance)
     rollout = recipe.rollout
     on_policy = rollout.prompts_per_rollout == rollout.prompts_per_update and rollout.passes == 1
     reads = catalog.functions("surrogate")[recipe.algorithm.surrogate.name].reads
@@ -130,6 +135,17 @@ def _chain_problems(recipe: Recipe, origins: Origins | None) -> Iterator[Problem
                     continue
                 text = f"is {show(value)}, but {control.name} replaces the clip; remove it."
                 yield Problem(path, text)
+
+
+def _kernel_problems(composed: "Chain", tolerance: float | None) -> Iterator[Problem]:
+    for index, control in enumerate(composed.controls):
+        names = sorted(filter(carries_gradient, control.statistics))
+        if names and tolerance is not None:
+            text = (
+                f"learns through {', '.join(names)}, whose gradient kernel.tolerance ({tolerance:g}) does not bound; "
+                "remove one of them."
+            )
+            yield Problem(("entropy", index, control.name), text)
 
 
 def _function_problems(recipe: Recipe) -> Iterator[Problem]:

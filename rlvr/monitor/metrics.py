@@ -55,6 +55,10 @@ _SECTIONS: dict[str, list[tuple[str, str, str]]] = {
         ("<control>/<what>_fraction", "0..1", "Share of tokens that an entropy control touched, by what it did (`clip_cov/dropped_fraction`)."),
         ("<control>/<statistic>", "see the control", "Any other statistic of an entropy control; unit and meaning are in its file."),
     ],
+    "Kernel": [
+        ("kernel/left_out", "0..1", "Share of the L1 norm of the gradient by the logits that the backward pass left out, at most; in runs with `kernel.tolerance`."),
+        ("kernel/tiles_made", "0..1", "Share of the tiles of logits that it made."),
+    ],
     "Verdicts": [
         ("verdict/correct", "0..1", "Share of completions judged correct by the first verifier."),
         ("verdict/wrong", "0..1", "Share judged wrong."),
