@@ -1,4 +1,4 @@
-"""Statistics of next-token distributions beyond log-prob and entropy, in chunks of tokens.
+"""Statistics of next-token distributions beyond log-prob and entropy.
 
 A statistic has a name with its parameters, `kind` or `kind:parameter`; p is the softmax at the recipe's temperature:
 
@@ -17,22 +17,23 @@ A statistic has a name with its parameters, `kind` or `kind:parameter`; p is the
     tempered_logprob:T      log-prob of the sampled token at temperature T
 
 Only what is asked for is computed.
+
+Legend: N rows (tokens), V vocabulary.
 """
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from rlvr.suggest import unknown_name
+
 FILTERED = -1e4
 """Log-prob of a token that min-p takes out."""
-CHUNK = 2**24
-"""Logits of a chunk: 64 MiB in float32."""
-
 _TINY = 1e-12
-
-Logits = Callable[[Tensor], Tensor]
+_LOWEST = -1e30  # 0 x -inf is no number; other numbers that are none stay so
 
 
 def top_p_entropy(log_p: Float[Tensor, "N V"], mass: float, most: int = 0) -> Float[Tensor, " N"]:
@@ -122,16 +123,30 @@ _GRADIENTS = {
     "top_p_entropy": top_p_entropy_gradient,
     "nucleus_entropy": nucleus_entropy_gradient,
 }
-_PARAMETERS: dict[str, tuple[int, int]] = {
-    "sum_p2": (0, 0),
-    "sum_p2_logp": (0, 0),
-    "top_p_entropy": (1, 2),
-    "nucleus_entropy": (1, 2),
-    "top_k_entropy": (1, 1),
-    "top_k_mass": (1, 1),
-    "min_p_logprob": (1, 1),
-    "tempered_logprob": (1, 1),
+
+
+def _is_share(value: float) -> bool:
+    return 0 < value <= 1
+
+
+def _is_count(value: float) -> bool:
+    return value.is_integer() and value >= 1
+
+
+_MASS = ("M", _is_share, "above 0, at most 1")
+_COUNT = ("K", _is_count, "an integer above 0")
+_PARAMETERS: dict[str, tuple[tuple[str, Callable[[float], bool], str], ...]] = {
+    "sum_p2": (),
+    "sum_p2_logp": (),
+    "top_p_entropy": (_MASS, _COUNT),
+    "nucleus_entropy": (_MASS, _COUNT),
+    "top_k_entropy": (_COUNT,),
+    "top_k_mass": (_COUNT,),
+    "min_p_logprob": (("R", lambda value: 0 <= value <= 1, "between 0 and 1"),),
+    "tempered_logprob": (("T", lambda value: 0 < value < math.inf, "a number above 0"),),
 }
+_OPTIONAL = {"top_p_entropy": 1, "nucleus_entropy": 1}
+"""Of their parameters, the last so many may be left out."""
 
 
 def statistic(kind: str, *parameters: float) -> str:
@@ -157,13 +172,29 @@ def parse(name: str) -> tuple[str, list[float]]:
     """
     kind, *rest = name.split(":")
     if kind not in _PARAMETERS:
-        raise ValueError(f"no statistic {name!r}; there are: {', '.join(_PARAMETERS)}")
-    least, most = _PARAMETERS[kind]
-    if not least <= len(rest) <= most:
-        raise ValueError(
-            f"statistic {kind} takes {least} to {most} parameters, not {len(rest)}: {name!r}"
-        )
-    return kind, [float(value) for value in rest]
+        raise ValueError(unknown_name("statistic", kind, _PARAMETERS))
+    parameters = _PARAMETERS[kind]
+    letters = [letter for letter, _, _ in parameters]
+    least = len(parameters) - _OPTIONAL.get(kind, 0)
+    if not least <= len(rest) <= len(parameters):
+        form = ":".join([kind, *letters[:least]]) + "".join(f"[:{one}]" for one in letters[least:])
+        raise ValueError(f"statistic {name!r} has {len(rest)} parameters; it is written {form}")
+    return kind, [
+        _number(name, text, *parameter)
+        for text, parameter in zip(rest, parameters, strict=False)  # optional ones may be missing
+    ]
+
+
+def _number(
+    name: str, text: str, letter: str, allows: Callable[[float], bool], allowed: str
+) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not allows(value):
+        raise ValueError(f"statistic {name!r}: {letter} is {text}; it is {allowed}")
+    return value
 
 
 def carries_gradient(name: str) -> bool:
@@ -197,14 +228,14 @@ def of_logits(
             case "sum_p2":
                 value = (2 * log_p).exp().sum(-1)
             case "sum_p2_logp":
-                value = ((2 * log_p).exp() * log_p).nan_to_num(nan=0.0).sum(-1)
+                value = ((2 * log_p).exp() * log_p.clamp(min=_LOWEST)).sum(-1)
             case "top_p_entropy":
                 value = top_p_entropy(log_p, parameters[0], *map(int, parameters[1:]))
             case "nucleus_entropy":
                 value = nucleus_entropy(log_p, parameters[0], *map(int, parameters[1:]))
             case "top_k_entropy":
                 ranked = top(parameters[0])
-                value = -(ranked.exp() * ranked).nan_to_num(nan=0.0).sum(-1)
+                value = -(ranked.exp() * ranked.clamp(min=_LOWEST)).sum(-1)
             case "top_k_mass":
                 value = top(parameters[0]).exp().sum(-1)
             case "min_p_logprob":

@@ -1,17 +1,20 @@
-"""Named statistics against their definitions, in chunks, and within the memory that a chunk needs."""
-
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""Named statistics against their definitions, in whole rows a few at a time, and within the memory that those need."""
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rlvr import logprobs
-from rlvr.logprobs import FILTERED, carries_gradient, in_chunks, of_logits, parse, statistic
+from rlvr.kernels import chunked
+from rlvr.kernels.statistics import (
+    FILTERED,
+    carries_gradient,
+    gradient,
+    of_logits,
+    parse,
+    statistic,
+)
+from tests.kernels import cases
 
 NAMES = [
     "sum_p2",
@@ -103,7 +106,7 @@ def test_impossible_tokens_are_no_nan() -> None:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if carries_gradient(name)])
 def test_the_gradient_is_that_of_the_head_held_fixed(name: str) -> None:
-    logits, taken = some_logits(rows=12)
+    logits, taken = some_logits(rows=4)
     assert torch.autograd.gradcheck(
         lambda free: of_logits(free, taken, [name])[name], logits.requires_grad_()
     )
@@ -118,35 +121,35 @@ def test_the_gradient_is_that_of_the_head_held_fixed(name: str) -> None:
     torch.testing.assert_close(gradient, expected)
 
 
-@pytest.mark.parametrize("chunk", [9, 40, 10_000])
-def test_chunks_never_matter(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logprobs, "CHUNK", chunk)
-    generator = torch.Generator().manual_seed(1)
-    hidden = torch.randn(23, 6, generator=generator, dtype=torch.float64, requires_grad=True)
-    taken = torch.randint(0, 9, (23,), generator=generator)
-    head = nn.Linear(6, 9, dtype=torch.float64)
-    found = in_chunks(
-        hidden, head, taken, NAMES, vocabulary=9, temperature=0.7, dtype=torch.float64
-    )
-    whole = of_logits(head(hidden), taken, NAMES, temperature=0.7)
-    assert found.keys() == whole.keys()
-    torch.testing.assert_close(found, {name: whole[name] for name in found})
-    ours, theirs = (
-        torch.autograd.grad(
-            sum(
-                (2 * part[name].sum() for name in NAMES if carries_gradient(name)), torch.zeros(())
-            ),
-            [hidden, head.weight, head.bias],
-        )
-        for part in (found, whole)
-    )
-    torch.testing.assert_close(ours, theirs)
+def test_a_row_that_is_no_number_has_no_statistic_that_is_one() -> None:
+    logits = torch.tensor([[0.0, torch.nan, 1.0]])
+    for name in ("sum_p2", "sum_p2_logp", "top_k_entropy:3", "top_k_mass:3"):
+        assert of_logits(logits, torch.tensor([0]), [name])[name].isnan().all(), name
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if carries_gradient(name)])
+@pytest.mark.parametrize("scale", [0.1, 2.0, 20.0])
+def test_the_gradient_in_closed_form_is_that_of_autograd(name: str, scale: float) -> None:
+    logits, taken = some_logits(rows=64, scale=scale)
+    logits.requires_grad_()
+    (expected,) = torch.autograd.grad(of_logits(logits, taken, [name])[name].sum(), logits)
+    torch.testing.assert_close(gradient(logits.detach().log_softmax(-1), name), expected)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 10_000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_how_many_rows_are_looked_at_never_matters(
+    rows: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunked, "WHOLE_ROWS", rows * 33)
+    # the target's own probability decides what min_p does: none is near its bound
+    inputs = cases.case(23, 33, 6, bias=True, statistics=NAMES, temperature=0.7)
+    cases.assert_exact(inputs, dtype=dtype)
 
 
 def test_no_token_is_no_statistic() -> None:
-    head = nn.Linear(6, 9)
-    none = torch.zeros(0, dtype=torch.long)
-    found = in_chunks(torch.zeros(0, 6), head, none, NAMES, vocabulary=9)
+    found = cases.run(cases.case(0, 9, 6, statistics=NAMES)).result.statistics
+    assert list(found) == NAMES
     assert all(value.shape == (0,) for value in found.values())
 
 
@@ -163,66 +166,36 @@ class _Largest(TorchDispatchMode):
         return result
 
 
-def test_no_tensor_is_larger_than_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logprobs, "CHUNK", 8 * 500)
-    hidden, head = torch.randn(400, 4, requires_grad=True), nn.Linear(4, 500)
+def test_no_tensor_is_larger_than_the_rows_that_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(chunked, "WHOLE_ROWS", 8 * 500)
+    inputs = cases.case(400, 500, 4, statistics=NAMES)
     with _Largest() as largest:
-        found = in_chunks(hidden, head, torch.zeros(400, dtype=torch.long), NAMES, vocabulary=500)
-        sum((value.sum() for value in found.values()), torch.zeros(())).backward()
-    assert 0 < largest.numbers <= 8 * 500
-
-
-_PEAK = """
-import sys, torch
-from rlvr.logprobs import in_chunks, of_logits
-tokens, vocabulary = 1024, 16_000
-hidden, head = torch.randn(tokens, 64, requires_grad=True), torch.nn.Linear(64, vocabulary)
-taken = torch.zeros(tokens, dtype=torch.long)
-names = ["sum_p2", "top_p_entropy:0.8"]
-def descend(found):
-    sum(value.sum() for value in found.values()).backward()
-# what is loaded and made once does not count
-descend(in_chunks(hidden[:8], head, taken[:8], names, vocabulary=vocabulary))
-# not ru_maxrss: that of a process begins with what its parent had
-def memory(kind):
-    [line] = [line for line in open("/proc/self/status") if line.startswith(kind)]
-    return int(line.split()[1])
-before = memory("VmRSS")
-if sys.argv[1] == "chunks":
-    import rlvr.logprobs
-    rlvr.logprobs.CHUNK = 2**19
-    found = in_chunks(hidden, head, taken, names, vocabulary=vocabulary)
-else:
-    found = of_logits(head(hidden), taken, names)
-descend(found)
-print(memory("VmHWM") - before)
-"""
-
-
-@pytest.mark.skipif(
-    not Path("/proc/self/status").exists(), reason="reads Linux's account of memory"
-)
-def test_memory_is_that_of_chunks_not_of_all_logits() -> None:
-    """1024 tokens of 16,000 logits are 66 MB; chunks of 2**19 logits are 2 MB, and some of them live at a time."""
-    peaks = {}
-    for how in ("chunks", "whole"):
-        done = subprocess.run(
-            [sys.executable, "-c", _PEAK, how],
-            # what is freed goes back to the system at once: the peak is that of live memory
-            env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "1000000"},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        peaks[how] = int(done.stdout) * 1024
-    assert peaks["whole"] > 3 * 1024 * 16_000 * 4
-    assert peaks["chunks"] < 1024 * 16_000 * 4 / 2
+        cases.run(inputs, cache_bytes=0)
+    # logits and what they become, side by side
+    assert 8 * 500 <= largest.numbers <= 2 * 8 * 500
 
 
 def test_names_are_checked() -> None:
     assert statistic("top_p_entropy", 0.8, 10_000) == "top_p_entropy:0.8:10000"
     assert parse("min_p_logprob:0.02") == ("min_p_logprob", [0.02])
-    with pytest.raises(ValueError, match="no statistic 'top_entropy'; there are: sum_p2"):
-        parse("top_entropy")
-    with pytest.raises(ValueError, match="top_k_mass takes 1 to 1 parameters, not 0"):
-        parse("top_k_mass")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("top_entropy", r"unknown statistic 'top_entropy'\. Did you mean 'top_[pk]_entropy'\?"),
+        ("top_k_mass", "'top_k_mass' has 0 parameters; it is written top_k_mass:K"),
+        ("sum_p2:1", "'sum_p2:1' has 1 parameters; it is written sum_p2$"),
+        ("top_p_entropy", r"it is written top_p_entropy:M\[:K\]"),
+        ("top_p_entropy:0", "M is 0; it is above 0, at most 1"),
+        ("nucleus_entropy:0.8:2.5", "K is 2.5; it is an integer above 0"),
+        ("top_k_entropy:ten", "K is ten; it is an integer above 0"),
+        ("min_p_logprob:2", "R is 2; it is between 0 and 1"),
+        ("tempered_logprob:inf", "T is inf; it is a number above 0"),
+    ],
+)
+def test_a_wrong_name_is_told_what_is_right(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse(name)
