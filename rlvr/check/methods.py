@@ -5,7 +5,6 @@ Imports the methods (and so torch), but loads no model and no data.
 
 import importlib
 import importlib.util
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +48,7 @@ def check_methods(recipe: Recipe, origins: Origins | None = None) -> None:
 
 
 def check_device(recipe: Recipe) -> None:
-    """Raise RecipeError if this process cannot do what the recipe wants: no GPU, or weights divided by FSDP."""
+    """Raise RecipeError if this process cannot do what the recipe wants: there is no GPU."""
     import torch
 
     if recipe.training.device == "cuda" and not torch.cuda.is_available():
@@ -58,21 +57,6 @@ def check_device(recipe: Recipe) -> None:
     if recipe.rollout.engine == "vllm" and not torch.cuda.is_available():
         text = "is vllm, but this process sees no GPU; set rollout.engine=transformers."
         raise_problems([Problem(("rollout", "engine"), text)], recipe.name)
-    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true"):
-        raise_problems(list(_fsdp_problems(recipe)), recipe.name)
-
-
-def _fsdp_problems(recipe: Recipe) -> Iterator[Problem]:
-    from rlvr.controls import build_chain
-
-    for index, control in enumerate(build_chain(recipe).controls):
-        names = sorted(control.statistics | control.old_statistics)
-        if names:
-            text = (
-                f"needs {', '.join(names)} from the whole head, which FSDP divides; use DDP or DeepSpeed "
-                "(recipes/accelerate), or another control."
-            )
-            yield Problem(("entropy", index, control.name), text)
 
 
 def _control_problems(recipe: Recipe, origins: Origins | None) -> Iterator[Problem]:

@@ -161,13 +161,6 @@ def test_a_wrong_recipe_is_one_screen_with_the_fix(refused, wrong, said):
         assert part in message
 
 
-def test_statistics_of_a_head_that_fsdp_divides_are_refused(refused, monkeypatch):
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    message = refused("entropy=[siren]")
-    assert "entropy[0].siren needs nucleus_entropy:0.8:10000 from the whole head" in message
-    assert "use DDP or DeepSpeed" in message
-
-
 def test_a_column_that_a_verifier_needs_and_no_row_has_is_named(refused, tmp_path):
     rows = [{"prompt": f"{n}", "answer": "1"} for n in range(16)]
     message = refused(*LOCAL_DATA, f"data.path={write(tmp_path / 'd.jsonl', rows)}")
