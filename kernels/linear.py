@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Literal, get_args
+from typing import get_args, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -72,8 +72,7 @@ class Certificate:
         return Report(left_out, whole, int(made), int(tiles))
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """Of every token, in the shape of the targets: float32, or float64 for float64 hidden states; 0 where ignored."""
 
     logprobs: Float[Tensor, "*batch"]
