@@ -357,12 +357,12 @@ def _check_numbers(
     targets: Tensor,
     device: torch.device,
 ) -> None:
-    if softcap is not None and not (math.isfinite(softcap) and softcap > 0):
+    if softcap is not None and not 0 < softcap < math.inf:
         raise ValueError(f"{_NAME}: softcap is {softcap}; it is a number above 0, or None")
-    if not math.isfinite(logit_scale):
+    if not -math.inf < logit_scale < math.inf:
         raise ValueError(f"{_NAME}: logit_scale is {logit_scale}; it is a finite number")
     if not isinstance(temperature, Tensor):
-        if not (math.isfinite(temperature) and temperature > 0):
+        if not 0 < temperature < math.inf:
             raise ValueError(f"{_NAME}: temperature is {temperature}; it is a number above 0")
         return
     if not temperature.is_floating_point():

@@ -160,7 +160,7 @@ def _(
         report,
     )
     dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-    size, vocabulary = len(targets), weight.shape[0]
+    size, vocabulary = targets.shape[0], weight.shape[0]  # `len` would fix the number of rows
     row = hidden.new_empty(size, dtype=dtype)
     context = torch.library.get_ctx()
     cached = context.new_dynamic_size() if cache_rows else 0
