@@ -177,9 +177,12 @@ def forward_descriptor(
     SQUARES: tl.constexpr,
     CACHE: tl.constexpr,
 ):
-    """Fold every so many-th tile, of tensor descriptors; a program for each multiprocessor."""
+    """Fold every so many-th tile, of tensor descriptors."""
     column_tiles = tl.cdiv(V, BV)
-    for tile in tl.range(tl.program_id(0), row_tiles * column_tiles, tl.num_programs(0)):
+    # what does not change from tile to tile is computed again: kept, it is spilled
+    for tile in tl.range(
+        tl.program_id(0), row_tiles * column_tiles, tl.num_programs(0), disable_licm=True
+    ):
         row_tile, column_tile = place(tile, row_tiles, column_tiles, GROUP)
         acc = descriptor_products(
             *(hidden, weight, low_hidden, low_weight, row_tile * BM, column_tile * BV),

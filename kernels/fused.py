@@ -2,10 +2,11 @@
 
 Forward is one kernel. Backward goes over pieces of the head: a kernel makes D, the gradient of the loss by a piece of the
 logits, again from the hidden states or from forward's cache; the products D W and Dᵀ x are dense and PyTorch's. Tiles
-are chosen in `launch`, and with the same tiles results do not depend on the GPU, other rows, or the run.
+are chosen in `launch`. Nothing is added up in an order that varies: two runs give the same bits.
 
-Memory besides results: partials (3 V / BV x N float32), D (512 MiB), the gradient of a piece of the head, and the cache
-(C, V), exp(z - m) in the operands' dtype.
+Memory besides results: in forward partials, 3 V / BV float32 a row, of `FOLDED_ROWS` rows or, where they are kept for
+backward, all; the cache (C, V), exp(z - m) in the operands' dtype; in backward D, 512 MiB, and the gradient of a piece
+of the head in float32.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,7 +36,7 @@ from rlvr.kernels.gradient_kernel import (
     gradient_plain,
 )
 from rlvr.kernels.launch import Tile
-from rlvr.kernels.partials import Partials, merge
+from rlvr.kernels.partials import Merged, Partials, merge
 from rlvr.kernels.projection import Projection, product
 from rlvr.kernels.sparse import add_tiles
 
@@ -83,11 +84,11 @@ class _Operands:
             for matrix, box in zip(self.all(), (*boxes, *low_boxes), strict=True)
         )
 
-    def rows(self, start: int) -> "_Operands":
-        """Return the same from a row on."""
+    def rows(self, part: slice) -> "_Operands":
+        """Return the same of some rows."""
         low = self.low_hidden
         return replace(
-            self, hidden=self.hidden[start:], low_hidden=None if low is None else low[start:]
+            self, hidden=self.hidden[part], low_hidden=None if low is None else low[part]
         )
 
     def columns(self, start: int) -> "_Operands":
@@ -155,8 +156,9 @@ class _Rows:
         """Return the same from a row on, aligned as new tensors are: kernels are compiled for that."""
         if not start:
             return self
-        own: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
-        return _Rows(**{name: None if t is None else t[start:].clone() for name, t in own.items()})
+        own = {each.name: getattr(self, each.name) for each in fields(self)}
+        cut: dict[str, Any] = {k: None if t is None else t[start:].clone() for k, t in own.items()}
+        return _Rows(**cut)
 
     def of_gradient(self) -> tuple[Tensor | None, ...]:
         """Return those of `gradient_of_logits` in the order of the kernels."""
@@ -176,6 +178,8 @@ def forward(
 ) -> Forward:
     """Return log-probs of the targets, merged and further statistics.
 
+    Partials are of no rows where neither `cached` nor `block` is asked for: then `FOLDED_ROWS` are taken at once.
+
     Args:
         projection: Of N rows, in float32 or less.
         targets: In [0, V); another gives no number.
@@ -185,32 +189,37 @@ def forward(
     """
     p, size = projection, len(targets)
     tile, operands = _tile(p), _Operands.of(p)
+    keeps = block is not None or cached > 0
     block = block or tile.columns
     assert tile.columns % block == 0, f"a tile has {tile.columns} columns, a block {block}"
     assert not cached or block == tile.columns, "backward finds the cache's blocks by the tile"
-    partials = Partials.empty(
-        *(triton.cdiv(p.vocabulary, block), size, torch.float32, p.hidden.device),
-        squares=bool(statistics),
-    )
-    z_target = torch.full_like(partials.s[0], torch.nan)
-    cache = torch.empty(cached, p.vocabulary, dtype=p.operand_dtype, device=p.hidden.device)
-    if size:
-        row_tiles = triton.cdiv(size, tile.rows)
+    squares = bool(statistics)
+    device = p.hidden.device
+    bias = None if p.bias is None else p.bias.contiguous()
+    targets, warmth = targets.contiguous(), _per_row(p, 1 / p.temperature)
+    z_target = torch.full((size,), torch.nan, dtype=torch.float32, device=device)
+    cache = torch.empty(cached, p.vocabulary, dtype=p.operand_dtype, device=device)
+    blocks = triton.cdiv(p.vocabulary, block)
+    constants = operands.constants(tile) | {
+        "V": p.vocabulary,
+        "BLOCK": block,
+        "SQUARES": squares,
+        "CACHE": cached > 0,
+    }
+    found: list[Merged] = []
+    for rows in _slices(size, size if keeps else launch.FOLDED_ROWS):
+        count = rows.stop - rows.start
+        partials = Partials.empty(blocks, count, torch.float32, device, squares=squares)
+        row_tiles = triton.cdiv(count, tile.rows)
         arguments = (
-            *(None if p.bias is None else p.bias.contiguous(), targets.contiguous()),
-            *(_per_row(p, 1 / p.temperature), partials.m, partials.s, partials.w),
-            *(partials.q, partials.r, z_target, cache, size, row_tiles, cached),
+            *(bias, targets[rows], warmth[rows], partials.m, partials.s, partials.w),
+            *(partials.q, partials.r, z_target[rows], cache, count, row_tiles, cached),
         )
-        constants = operands.constants(tile) | {
-            "V": p.vocabulary,
-            "BLOCK": block,
-            "SQUARES": bool(statistics),
-            "CACHE": cached > 0,
-        }
-        kernels = forward_plain, forward_descriptor
+        own = operands.rows(rows)
         tiles = row_tiles * triton.cdiv(p.vocabulary, tile.columns)
-        _launch(kernels, p, operands, operands, tile, tiles, arguments, (), constants)
-    merged = merge(partials)
+        _launch((forward_plain, forward_descriptor), p, own, own, tile, tiles, arguments, constants)
+        found += [merge(_rows_of(partials, part)) for part in _slices(count, launch.FOLDED_ROWS)]
+    merged = _joined(found)
     logprobs = z_target - merged.log_z
     if merged.residue is not None:
         logprobs -= merged.residue
@@ -220,7 +229,7 @@ def forward(
         {name: getattr(merged, name) for name in statistics},
         merged,
         cache,
-        partials,
+        partials if keeps else Partials.empty(0, 0, torch.float32, device, squares=squares),
     )
 
 
@@ -265,7 +274,7 @@ def _pieces(
     cached = 0 if kept is None else len(kept.places)
     width = launch.piece_columns(size, p.vocabulary, tile, p.operand_dtype)
     room = torch.empty(size, width, dtype=p.operand_dtype, device=p.hidden.device)
-    made_rows, made_operands = rows.rows(cached), operands.rows(cached)
+    made_rows, made_operands = rows.rows(cached), operands.rows(slice(cached, size))
     for first in range(0, p.vocabulary, width):
         columns = slice(first, min(first + width, p.vocabulary))
         d = room[:, : columns.stop - first]
@@ -294,7 +303,7 @@ def _make(
     constants = operands.constants(tile) | {"HAS_ENTROPY": rows.es is not None}
     _launch(
         *((gradient_plain, gradient_descriptor), p, operands.columns(first), operands, tile),
-        *(row_tiles * triton.cdiv(width, tile.columns), arguments, (d.stride(0),), constants),
+        *(row_tiles * triton.cdiv(width, tile.columns), arguments, constants, (d.stride(0),)),
     )
 
 
@@ -333,10 +342,10 @@ def _launch(
     tile: Tile,
     tiles: int,
     arguments: tuple[Any, ...],
-    strides: tuple[int, ...],
     constants: dict[str, Any],
+    strides: tuple[int, ...] = (),
 ) -> None:
-    """Run a kernel over tiles, as plain or by descriptors; the latter are of whole matrices.
+    """Run a kernel over tiles, if there are any; as plain or by descriptors.
 
     Args:
         kernels: The plain one and that of descriptors.
@@ -346,9 +355,11 @@ def _launch(
         tile: Its sizes.
         tiles: How many.
         arguments: Between the matrices and their strides.
-        strides: After those of the matrices.
         constants: What it is compiled for, besides bias and cap.
+        strides: After those of the matrices.
     """
+    if not tiles:
+        return
     p = projection
     plain, descriptor = kernels
     scalars = p.logit_scale, 1.0 if p.softcap is None else p.softcap
@@ -361,13 +372,35 @@ def _launch(
     }
     with torch.cuda.device_of(p.hidden):
         if tile.variant == "descriptor" and launch.can_describe(*described.all()):
-            grid = (min(tiles, launch.programs(p.hidden.device)),)
+            grid = (min(tiles, launch.programs(p.hidden.device, tile)),)
             descriptor[grid](
                 *described.described(tile), *arguments, *strides, *scalars, **constants
             )
         else:
             own = pointed.strides()
             plain[(tiles,)](*pointed.all(), *arguments, *own, *strides, *scalars, **constants)
+
+
+def _slices(size: int, step: int) -> Iterator[slice]:
+    """Yield slices of at most `step`; of nothing one that is empty."""
+    for first in range(0, max(size, 1), max(step, 1)):
+        yield slice(first, min(first + step, size))
+
+
+def _rows_of(partials: Partials, part: slice) -> Partials:
+    own: list[Any] = [getattr(partials, each.name) for each in fields(partials)]
+    cut: list[Any] = [None if t is None else t[:, part] for t in own]
+    return Partials(*cut)
+
+
+def _joined(parts: list[Merged]) -> Merged:
+    """Return what was found of some rows after others as one."""
+
+    def whole(name: str) -> Any:
+        own = [getattr(part, name) for part in parts]
+        return None if own[0] is None else torch.cat(own)
+
+    return Merged(*(whole(each.name) for each in fields(Merged)))
 
 
 def _tile(projection: Projection) -> Tile:

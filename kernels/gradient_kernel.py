@@ -167,9 +167,12 @@ def gradient_descriptor(
     HAS_CAP: tl.constexpr,
     HAS_ENTROPY: tl.constexpr,
 ):
-    """Write every so many-th tile of D, of tensor descriptors of the whole matrices; a program for each multiprocessor."""
+    """Write every so many-th tile of D, of tensor descriptors of the whole matrices."""
     column_tiles = tl.cdiv(columns, BV)
-    for tile in tl.range(tl.program_id(0), row_tiles * column_tiles, tl.num_programs(0)):
+    # what does not change from tile to tile is computed again: kept, it is spilled
+    for tile in tl.range(
+        tl.program_id(0), row_tiles * column_tiles, tl.num_programs(0), disable_licm=True
+    ):
         row_tile, column_tile = place(tile, row_tiles, column_tiles, GROUP)
         acc = descriptor_products(
             *(hidden, weight, low_hidden, low_weight, row_tile * BM, first + column_tile * BV),

@@ -6,7 +6,7 @@ tests/kernels/test_offline_compile.py). Nothing is tuned at run time: results an
 | variant | loads | programs |
 |---|---|---|
 | `plain` | computed addresses, asynchronous copies | one for each tile |
-| `descriptor` | boxes copied by the hardware (TMA): Hopper and later, rows aligned to 16 bytes | one for each multiprocessor |
+| `descriptor` | boxes copied by the hardware (TMA): Hopper and later, rows aligned to 16 bytes | as many as run at once |
 
 `plain` is the default everywhere: it needs nothing of strides, and Triton compiles it alike in all versions.
 """
@@ -21,6 +21,8 @@ from torch import Tensor
 
 GROUP = 16
 """Tiles of rows that take a piece of the head in turn: 15 MB of hidden states at H = 3584, which stay in L2."""
+FOLDED_ROWS = 2**14
+"""Rows whose partials are merged at once: 117 MB of them at V = 151936 and a tile of 256 columns."""
 GRADIENT_BYTES = 512 * 2**20
 """Most memory for the gradient by a piece of the logits."""
 CACHED_ROWS, CACHED_WARPS = 32, 8
@@ -86,11 +88,11 @@ def tile_for(device: torch.device, dtype: torch.dtype, hidden: int, *, has_extra
     raise AssertionError(f"no tile for {dtype}")
 
 
-def programs(device: torch.device) -> int:
-    """Return how many persistent programs fill a device."""
+def programs(device: torch.device, tile: Tile) -> int:
+    """Return how many persistent programs fill a device: eight warps on a multiprocessor."""
     if triton.knobs.runtime.interpret:
         return FEW_PROGRAMS
-    return torch.cuda.get_device_properties(device).multi_processor_count
+    return torch.cuda.get_device_properties(device).multi_processor_count * 8 // tile.warps
 
 
 def piece_columns(rows: int, vocabulary: int, tile: Tile, dtype: torch.dtype) -> int:

@@ -246,6 +246,15 @@ def test_a_row_does_not_depend_on_the_others() -> None:
     assert torch.equal(whole.entropies[order], turned.entropies)
 
 
+def test_rows_folded_in_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = case(**SHAPE, bias=True, rank=3, statistics=SQUARES)
+    inputs = inputs.but(temperature=torch.linspace(0.5, 2.0, 40))
+    for cache_bytes in (0, SOME_ROWS):
+        whole = check(inputs, cache_bytes)
+        monkeypatch.setattr(launch, "FOLDED_ROWS", 16)
+        assert_same(check(inputs, cache_bytes), whole)
+
+
 def test_pieces_of_the_head_give_the_same_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = case(40, 400, 70, bias=True)
     whole = run(inputs.to(torch.float32), "triton", cache_bytes=SOME_ROWS)
