@@ -467,7 +467,7 @@ def _table(lines: list[list[str]]) -> None:
         console_for_tables(WIDTH).print(table)
     except ImportError:  # rich is not part of every machine with a GPU
         widths = [max(map(len, cells)) for cells in zip(HEADINGS, *lines, strict=True)]
-        for line in (HEADINGS, *lines):
+        for line in ([*HEADINGS], *lines):
             print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
 
 
