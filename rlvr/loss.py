@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
-from rlvr.batch import LossTerms, Marks, Origin, TokenBatch, initial_terms
+from rlvr.batch import LossTerms, Marks, Origin, RolloutBatch, TokenBatch, initial_terms
 from rlvr.divergence import k3
 from rlvr.entropy.control import Chain, State, Stats, kept_tokens, ratio, slice_marks
 from rlvr.entropy_change import discriminator
@@ -80,6 +81,12 @@ class Objective:
             kept = kept_tokens(population, marks)
             weights = self.aggregate(kept, population.is_policy_row)
         return Decision(marks, weights.to(population.logprobs.dtype), state)
+
+    def idle_rows(self, rows: RolloutBatch) -> Bool[Tensor, " B"]:
+        """Return which rows have no gradient, whatever the policy: those without advantage, if nothing else teaches."""
+        if self.kl_coef != 0 or not self.chain.scales_advantage:
+            return torch.zeros(len(rows), dtype=torch.bool, device=rows.mask.device)
+        return ((rows.advantages == 0) | ~rows.mask).all(-1)
 
     def loss(self, batch: TokenBatch, decision: Decision) -> tuple[Tensor, Stats]:
         """Return a micro-batch's part of the update's loss, and its statistics.

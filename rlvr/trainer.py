@@ -461,20 +461,51 @@ class Trainer(GRPOTrainer):
             ordered = sorted(gathered, key=lambda record: record["place"])
             write(update + 1, [record | {"generation": generation} for record in ordered])
 
-    def _begin_update(self, in_rollout: int) -> None:
-        """Deal the update's rows to processes and micro-batches, and decide about them."""
+    def _begin_update(self, in_rollout: int, *, with_idle_rows: bool = False) -> None:
+        """Decide about the update's rows, and deal those that teach something to processes and micro-batches."""
         self._sums = {}
         self._position = in_rollout % len(self._updates)
         rows = self._update_rows()
         lengths = rows.completion_mask.sum(-1).cpu()
-        cut = deal(lengths, self.processes.count, self._plan.accumulation)
-        self._mine = cut[self.processes.rank]
-        everywhere = [part for process in cut for part in process if len(part)]
-        self._decision = self._objective.decide(
-            self._population(rows, has_moved=in_rollout > 0 or self._recovered),
-            everywhere,
+        everywhere = self._deal(lengths, torch.arange(len(rows)))
+        has_moved = in_rollout > 0 or self._recovered
+        population = self._population(rows, has_moved=has_moved)
+        decision = self._objective.decide(
+            population,
+            [part for process in everywhere for part in process if len(part)],
             self.control_state,
             seed=self.args.seed * 1_000_003 + self.state.global_step,
+        )
+        self._decision = decision
+        is_idle = self._objective.idle_rows(rows).cpu()
+        # experts are balanced by every row
+        if with_idle_rows or self.aux_loss_enabled or not is_idle.any():
+            self._mine = everywhere[self.processes.rank]
+            return
+        self._mine = self._deal(lengths, (~is_idle).nonzero().squeeze(-1))[self.processes.rank]
+        idle = is_idle.nonzero().squeeze(-1)
+        is_known = (
+            self._objective.chain.measures_current_policy
+            if has_moved
+            else rows.old_logprobs is not None
+        )
+        batch = population.rows(idle) if is_known else self._looked_at(rows.rows(idle))
+        with torch.no_grad():
+            _, stats = self._objective.loss(batch, decision.rows(idle))
+        if self.processes.is_first:  # each has all of them
+            self._count(stats)
+
+    def _deal(self, lengths: Tensor, positions: Tensor) -> list[list[Tensor]]:
+        """Return the rows at these positions as `[process][micro-batch] -> positions`."""
+        dealt = deal(lengths[positions], self.processes.count, self._plan.accumulation)
+        return [[positions[part] for part in process] for process in dealt]
+
+    def _looked_at(self, rows: RolloutBatch) -> TokenBatch:
+        """Return the tokens of rows that every process has, as the policy sees them now; each looks at a share."""
+        places = torch.tensor(self.processes.share(len(rows))) % len(rows)
+        seen = self.look(rows.rows(places), self._objective.chain.statistics)
+        return token_batch(
+            rows, seen.map(lambda _, value: self.processes.gather(value)[: len(rows)])
         )
 
     def _update_rows(self) -> RolloutBatch:
@@ -485,11 +516,7 @@ class Trainer(GRPOTrainer):
         """Return every token of the update, of all processes, as the policy sees it now."""
         chain = self._objective.chain
         if has_moved and chain.measures_current_policy:
-            places = torch.tensor(self.processes.share(len(rows))) % len(rows)
-            seen = self.look(rows.rows(places), chain.statistics)
-            return token_batch(
-                rows, seen.map(lambda _, value: self.processes.gather(value)[: len(rows)])
-            )
+            return self._looked_at(rows)
         if rows.old_logprobs is None:  # then no control looks at them
             nothing = torch.zeros(rows.mask.shape, device=rows.mask.device, dtype=self._dtype)
             return token_batch(rows, Seen(nothing))
@@ -548,10 +575,18 @@ class Trainer(GRPOTrainer):
         for part in self.parts(rows, update):
             yield part.loss
 
-    def parts(self, rows: RolloutBatch, update: int = 0) -> Iterator[Part]:
-        """Yield what `losses` yields, with what each loss was made of."""
+    def parts(
+        self, rows: RolloutBatch, update: int = 0, *, with_idle_rows: bool = False
+    ) -> Iterator[Part]:
+        """Yield what `losses` yields, with what each loss was made of.
+
+        Args:
+            rows: The generation, the same on every process.
+            update: Which of the updates on it.
+            with_idle_rows: Whether rows that have no gradient are computed too.
+        """
         self._take_rollout(rows)
-        self._begin_update(update)
+        self._begin_update(update, with_idle_rows=with_idle_rows)
         for number in range(self._plan.accumulation):
             yield self._part(self.model, self._micro_batch(number))
 

@@ -148,4 +148,5 @@ def build(config: Config) -> EntropyControl:
         idle="fraction is 0, so no token is detached" if config.fraction == 0 else None,
         measure=measure,
         apply=apply,
+        scales_advantage=True,
     )

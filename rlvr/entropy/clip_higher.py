@@ -67,4 +67,5 @@ def build(config: Config) -> EntropyControl:
         idle_on_policy="the ratio is 1, which no clip distance reaches",
         idle=None if sets else "clip_low and clip_high are null",
         apply=apply,
+        scales_advantage=True,
     )

@@ -153,6 +153,8 @@ class EntropyControl:
         | None
     ) = None
     step: Callable[[State, Mapping[str, float]], State] | None = None
+    scales_advantage: bool = False
+    """Whether `apply` only weights, clips or drops: without advantage a row then has no gradient, and is not computed."""
     check_resumed: Callable[[State], None] | None = None
     """Raise ValueError, naming what is missing, if a run cannot go on from this state of a checkpoint."""
 
@@ -187,6 +189,11 @@ class Chain:
     def measures_current_policy(self) -> bool:
         """Whether some control's `measure` reads the current log-probs."""
         return any(control.measures_current_policy for control in self.controls)
+
+    @property
+    def scales_advantage(self) -> bool:
+        """Whether a row without advantage has no gradient, whatever the controls decide."""
+        return all(c.apply is None or c.scales_advantage for c in self.controls)
 
     def init(self) -> State:
         """Return the state before training: control name -> its state."""

@@ -129,4 +129,5 @@ def build(config: Config) -> EntropyControl:
         idle="every token's weight is 1" if config.weight_min == config.weight_max == 1 else None,
         measure=measure,
         apply=apply,
+        scales_advantage=True,
     )

@@ -110,4 +110,5 @@ def build(config: Config) -> EntropyControl:
         idle="fraction 1 selects every token" if config.fraction == 1 else None,
         measure=measure,
         apply=apply,
+        scales_advantage=True,
     )

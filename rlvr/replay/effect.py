@@ -90,7 +90,7 @@ def pull(trainer: Trainer, rows: RolloutBatch, update: int, shape: tuple[int, in
     weights, mask = torch.zeros_like(by["logprob"]), torch.zeros_like(by["logprob"])
     added = 0
     trainer.model.zero_grad()
-    for part in trainer.parts(rows, update):
+    for part in trainer.parts(rows, update, with_idle_rows=True):
         inputs = _inputs(part)
         for value in inputs.values():
             value.retain_grad()

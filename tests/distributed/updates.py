@@ -7,7 +7,7 @@ summed over processes, and the weights after training.
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ class Case:
     options: dict[str, dict[str, Any]] = field(default_factory=lambda: REACHES)
     left_out: int = 0
     """Rows that the last group of the generation lacks."""
+    idle: bool = False
+    """Whether every second group has no advantage, and is not computed."""
 
 
 CASES = {
@@ -45,10 +47,11 @@ CASES = {
     "gmpo, sequence_sum": Case((), surrogate.gmpo, aggregate.sequence_sum),
     "kl_cov of 7 rows": Case(("kl_cov",), left_out=1),
     "sequence_mean of 5 rows": Case((), aggregate=aggregate.sequence_mean, left_out=3),
+    "half of the groups idle": Case(("clip_cov",), idle=True),
     "micro_batch scope": Case(("steer",), options={"steer": {"scope": "micro_batch"}}),
 }
 TRAINED = (
-    *("plain", "kl_cov", "dph", "aepo", "sequence_mean of 5 rows"),
+    *("plain", "kl_cov", "dph", "aepo", "sequence_mean of 5 rows", "half of the groups idle"),
     *("adaptive_entropy", "ares", "dcpo", "entropy_budget", "measured anchor"),
 )
 """Cases that are trained; those with a state are among them."""
@@ -74,6 +77,9 @@ def generation(case: Case, made: Any) -> Any:
     chain, state = made._objective.chain, made.control_state
     rows, state, _ = chain.reward(rows, state)
     rows, made.control_state, _ = chain.shape(rows, state)
+    if case.idle:
+        is_idle = (rows.group_ids % 2 == 0).unsqueeze(-1)
+        rows = replace(rows, advantages=rows.advantages.masked_fill(is_idle, 0.0))
     kept = [i for i in range(len(rows)) if not 16 - case.left_out <= i < 16]
     return rows.rows(torch.tensor(kept))
 
