@@ -3,7 +3,7 @@
 A tile is BM rows and BV columns of the gradient by the raw products. Made ones lie one after the other in a compact D, in the
 operands' dtype. Products are summed in float32 over the whole reduction, in registers and in a fixed order, and each result
 is written by one program: no atomics, so two runs give the same bits. Offsets into matrices have 64 bits; the innermost
-dimension of every matrix but a parameter's gradient is contiguous.
+dimension of every matrix is contiguous.
 """
 
 import triton
@@ -51,7 +51,7 @@ def _load(at, w, WIDTH: tl.constexpr, BW: tl.constexpr):
     return own
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def tile_gradients_kernel(
     result,
     tile_rows,
@@ -146,7 +146,7 @@ def tile_gradients_kernel(
     tl.store(result + at, d.to(result.dtype.element_ty))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def add_rows_kernel(
     result,
     result_stride,
@@ -176,28 +176,30 @@ def add_rows_kernel(
     begin, end = tl.load(firsts + block), tl.load(firsts + block + 1)
     m, k = tl.arange(0, BM), tl.arange(0, BK)
     w = program % parts * BW + tl.arange(0, BW)
-    row = block * BM + m
-    at = result + row.to(tl.int64)[:, None] * result_stride + w[None, :]
-    inside = (row < rows)[:, None] & (w < WIDTH)[None, :]
+    # 64 bits where a block begins, 32 inside: addresses then take half the registers
+    at = (
+        result + block.to(tl.int64) * BM * result_stride + (m[:, None] * result_stride + w[None, :])
+    )
+    inside = (m < rows - block * BM)[:, None] & (w < WIDTH)[None, :]
     acc = tl.load(at, mask=inside, other=0.0)
     steps: tl.constexpr = BV // BK
     for step in range(begin * steps, end * steps):
         tile = tl.load(tiles + step // steps).to(tl.int64)
-        inner = step % steps * BK + k
-        column = tl.load(tile_columns + step // steps) * BV + inner
+        inner = step % steps * BK
+        first = tl.load(tile_columns + step // steps) * BV + inner
+        d = tl.load(gradients + tile * (BM * BV) + inner + (m[:, None] * BV + k[None, :]))
         # D is 0 where there is no column: any finite number will do there
-        own_column = tl.minimum(column, columns - 1).to(tl.int64)
-        d = tl.load(gradients + tile * (BM * BV) + (m[:, None] * BV + inner[None, :]))
-        own = _load(matrix + own_column[:, None] * matrix_stride + w[None, :], w, WIDTH, BW)
+        own_k = tl.minimum(k, columns - 1 - first)
+        own = matrix + first.to(tl.int64) * matrix_stride
+        own = _load(own + (own_k[:, None] * matrix_stride + w[None, :]), w, WIDTH, BW)
         acc = _dot(d, own, acc)
     tl.store(at, acc, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "first_block"])
 def columns_kernel(
     result,
     result_stride,
-    result_inner_stride,
     gradients,
     matrix,
     matrix_stride,
@@ -233,21 +235,22 @@ def columns_kernel(
     steps: tl.constexpr = BM // BK
     for step in range(begin * steps, end * steps):
         tile = tl.load(tiles + step // steps).to(tl.int64)
-        inner = step % steps * BK + k
-        row = tl.load(tile_rows + step // steps) * BM + inner
+        inner = step % steps * BK
+        first = tl.load(tile_rows + step // steps) * BM + inner
+        d = tl.load(gradients + tile * (BM * BV) + inner * BV + (k[:, None] * BV + v[None, :]))
         # D is 0 where there is no row: any finite number will do there
-        own_row = tl.minimum(row, rows - 1).to(tl.int64)
-        d = tl.load(gradients + tile * (BM * BV) + (inner[:, None] * BV + v[None, :]))
-        own = _load(matrix + own_row[:, None] * matrix_stride + w[None, :], w, WIDTH, BW)
+        own_k = tl.minimum(k, rows - 1 - first)
+        own = matrix + first.to(tl.int64) * matrix_stride
+        own = _load(own + (own_k[:, None] * matrix_stride + w[None, :]), w, WIDTH, BW)
         acc = _dot(tl.trans(d), own, acc)
-    column = block * BV + v
-    at = result + column.to(tl.int64)[:, None] * result_stride
-    at += w.to(tl.int64)[None, :] * result_inner_stride
-    inside = (column < columns)[:, None] & (w < WIDTH)[None, :]
+    at = (
+        result + block.to(tl.int64) * BV * result_stride + (v[:, None] * result_stride + w[None, :])
+    )
+    inside = (v < columns - block * BV)[:, None] & (w < WIDTH)[None, :]
     tl.store(at, acc.to(result.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first_block"])
 def bias_kernel(
     result,
     gradients,
