@@ -26,6 +26,8 @@ ROWS, COLUMNS = 512, 2048
 """Of a tile on a CPU: 4 MiB in float32."""
 GPU_ROWS, GPU_COLUMNS = 4096, 2048
 """Elsewhere: half of a large GPU's L2."""
+WIDEST = 8
+"""Of few rows a tile has more columns, of few columns more rows, up to so many times: pieces of either may need a copy."""
 WHOLE_ROWS = 2**24
 """Logits of rows that are looked at as a whole."""
 
@@ -414,7 +416,9 @@ def _tiles(projection: Projection, cached: int, *, whole: bool) -> _Tiles:
         return _Tiles(rows, projection.vocabulary, cached, projection)
     on_cpu = projection.hidden.device.type == "cpu"
     rows, columns = (ROWS, COLUMNS) if on_cpu else (GPU_ROWS, GPU_COLUMNS)
-    return _Tiles(rows, columns, cached, projection)
+    more_columns = min(max(rows // max(len(projection.hidden), 1), 1), WIDEST)
+    more_rows = min(max(columns // projection.vocabulary, 1), WIDEST)
+    return _Tiles(rows * more_rows, columns * more_columns, cached, projection)
 
 
 def _slices(start: int, stop: int, step: int) -> Iterator[slice]:

@@ -33,7 +33,7 @@ Implementation = Literal["auto", "triton", "chunked", "naive"]
 
 FLOATS = (torch.float32, torch.float64, *LOW_PRECISION)
 _FLOAT_NAMES = "float32, bfloat16, float16 or float64"
-FEW_LOGITS = 2**16
+FEW_LOGITS = 2**20
 """Up to so many, calls cost more than what they compute: `auto` takes plain PyTorch."""
 CPU_CACHE = 64 * 2**20
 GPU_CACHE, GPU_CACHE_SHARE = 8 * 2**30, 0.25

@@ -24,15 +24,19 @@ STATISTICS = ("sum_p2", "top_p_entropy:0.8", "sum_p2_logp", "nucleus_entropy:0.9
 def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Tiles as they are, or so small that every size here has many, and ragged ones at both ends."""
     if request.param == "cut":
-        monkeypatch.setattr(chunked, "ROWS", 8)
-        monkeypatch.setattr(chunked, "COLUMNS", 64)
+        cut_tiles(monkeypatch)
     return request.param
 
 
 @pytest.fixture
 def cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    cut_tiles(monkeypatch)
+
+
+def cut_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunked, "ROWS", 8)
     monkeypatch.setattr(chunked, "COLUMNS", 64)
+    monkeypatch.setattr(chunked, "WIDEST", 1)
 
 
 # --- exact ---
@@ -266,6 +270,7 @@ def test_float64_is_exact_to_its_own_precision(tiles: str) -> None:
 def test_gradients_are_those_of_differences(parts: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunked, "ROWS", 1)
     monkeypatch.setattr(chunked, "COLUMNS", 4)
+    monkeypatch.setattr(chunked, "WIDEST", 1)
     options: dict[str, Any] = {
         "plain": {},
         "capped": {"softcap": 4.0, "temperature": 0.7, "logit_scale": 1.3},
@@ -472,6 +477,26 @@ def test_leaving_out_dead_rows_changes_nothing_but_the_order_of_sums(cut: None) 
     whole, part = run(inputs.to(torch.float32)).gradients, run(alone).gradients
     for name, gradient in part.items():
         torch.testing.assert_close(whole[name][live] if name in of_rows else whole[name], gradient)
+
+
+@pytest.mark.parametrize(
+    ("rows", "vocabulary"), [(2, 2000), (3, 700), (100, 20), (200, 9), (50, 300)]
+)
+def test_few_rows_or_columns_do_not_make_small_tiles(
+    rows: int, vocabulary: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_tiles(monkeypatch)
+    inputs = case(rows, vocabulary, 4).to(torch.float32)
+    with_small = run(inputs)
+    monkeypatch.setattr(chunked, "WIDEST", 4)
+    work = Work(monkeypatch)
+    found = run(inputs, learning=[])
+    assert found.result.logprobs.shape == (rows,)
+    logits = [m * n for m, _, n in work.products]
+    assert sum(logits) == rows * vocabulary
+    assert max(logits) <= 8 * 64
+    assert max(logits) >= 8 * 64 / 2
+    torch.testing.assert_close(run(inputs).gradients, with_small.gradients)
 
 
 # --- only what is asked for ---
