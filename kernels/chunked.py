@@ -9,6 +9,7 @@ Memory besides results: a tile or two, the gradient of one piece of the head, an
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import torch
@@ -166,9 +167,7 @@ class _Piece:
         self.bias = None if p.bias is None else p.bias[columns].to(p.compute_dtype)
         self.low_weight = None if p.low_weight is None else p.operand(p.low_weight[columns])
 
-    def logits_(
-        self, z: Float[Tensor, "n v"], projection: Projection, part: slice | Tensor
-    ) -> Tensor:
+    def logits_(self, z: Float[Tensor, "n v"], projection: Projection, part: slice) -> Tensor:
         """Write the scaled logits of some rows."""
         product(projection.operand(projection.hidden[part]), self.weight.T, z)
         if projection.low_hidden is not None and self.low_weight is not None:
@@ -267,17 +266,16 @@ def add_tiles(
     starts: Gradients,
 ) -> None:
     """Add the gradients of the tiles that a plan makes; see `rlvr.kernels.certified`."""
-    p, slope = projection, projection.slope()
-    scratch = p.hidden.new_empty(2, len(p.hidden) * plan.block, dtype=p.compute_dtype)
-    of_rows = torch.arange(len(p.hidden), device=p.hidden.device) // plan.row_block
+    p, size, slope = projection, len(projection.hidden), projection.slope()
+    scratch = p.hidden.new_empty(2, size * plan.block, dtype=p.compute_dtype)
+    made = plan.made.T.tolist()
     for number, columns in enumerate(_slices(0, p.vocabulary, plan.block)):
         piece = _Piece(p, columns)
         own = (starts.weight, starts.low_weight, starts.bias)
         start = tuple(None if s is None else s[number : number + 1] for s in own)
         sums = PieceSums(gradients, columns, p.compute_dtype, start)
-        part = plan.made[of_rows, number].nonzero().squeeze(1)
-        if len(part):
-            z, spare = scratch[:, : len(part) * piece.width].view(2, len(part), piece.width)
+        for part in _runs(made[number], plan.row_block, size):
+            z, spare = _shaped(scratch, part, piece)
             piece.logits_(z, p, part)
             _add(z, spare, upstream.rows(part), p, part, slope, piece, gradients, sums)
         sums.write()
@@ -288,7 +286,7 @@ def _add(
     spare: Float[Tensor, "n v"],
     upstream: Upstream,
     projection: Projection,
-    part: slice | Tensor,
+    part: slice,
     slope: Float[Tensor, " N"],
     piece: _Piece,
     gradients: Gradients,
@@ -303,12 +301,8 @@ def _add(
     d = p.operand(d)
     pairs = ((gradients.hidden, piece.weight), (gradients.low_hidden, piece.low_weight))
     for result, matrix in pairs:
-        if result is None or matrix is None:
-            continue
-        if isinstance(part, slice):
+        if result is not None and matrix is not None:
             product(d, matrix, result[part], add=True)
-        else:
-            result[part] = product(d, matrix, result[part], add=True)
     sums.add(d, p, part)
 
 
@@ -364,7 +358,7 @@ class PieceSums:
             if total is not None and value is not None:
                 total.copy_(value.expand_as(total))
 
-    def add(self, d: Float[Tensor, "n v"], projection: Projection, part: slice | Tensor) -> None:
+    def add(self, d: Float[Tensor, "n v"], projection: Projection, part: slice) -> None:
         """Add what some rows give."""
         p = projection
         of_weight, of_low_weight, of_bias = self._sums
@@ -424,6 +418,16 @@ def _tiles(projection: Projection, cached: int, *, whole: bool) -> _Tiles:
 def _slices(start: int, stop: int, step: int) -> Iterator[slice]:
     for first in range(start, stop, step):
         yield slice(first, min(first + step, stop))
+
+
+def _runs(made: list[bool], row_block: int, size: int) -> Iterator[slice]:
+    """Yield the rows of neighbouring blocks that are made."""
+    place = 0
+    for is_made, group in groupby(made):
+        end = place + len(list(group))
+        if is_made:
+            yield slice(place * row_block, min(end * row_block, size))
+        place = end
 
 
 def _shaped(scratch: Tensor, part: slice, piece: _Piece) -> tuple[Tensor, Tensor]:

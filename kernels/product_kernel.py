@@ -12,7 +12,8 @@ INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
 @triton.jit
-def _dot(a, b, acc):
+def dot(a, b, acc):
+    """Return acc + a b in float32."""
     if INTERPRETED:
         # until triton > 3.9: tl.dot on bfloat16 is wrong in the interpreter
         a = a.to(tl.float32)
@@ -48,11 +49,11 @@ def _add_pointer_products(
     right += column.to(tl.int64) * right_stride
     for start in tl.range(0, DEPTH, BK):
         if DEPTH % BK == 0:
-            acc = _dot(tl.load(left + a), tl.load(right + b), acc)
+            acc = dot(tl.load(left + a), tl.load(right + b), acc)
         else:
             inside = depth < DEPTH - start
             own = tl.load(left + a, mask=inside[None, :], other=0.0)
-            acc = _dot(own, tl.load(right + b, mask=inside[:, None], other=0.0), acc)
+            acc = dot(own, tl.load(right + b, mask=inside[:, None], other=0.0), acc)
         left += BK
         right += BK
     return acc
@@ -99,7 +100,7 @@ def pointer_products(
 @triton.jit
 def _add_descriptor_products(acc, left, right, row, column, DEPTH: tl.constexpr, BK: tl.constexpr):
     for start in tl.range(0, DEPTH, BK):
-        acc = _dot(left.load([row, start]), right.load([column, start]).T, acc)
+        acc = dot(left.load([row, start]), right.load([column, start]).T, acc)
     return acc
 
 

@@ -69,7 +69,7 @@ class Projection:
             (len(self.hidden),), slope, dtype=self.compute_dtype, device=self.hidden.device
         )
 
-    def scale_(self, z: Float[Tensor, "n v"], bias: Tensor | None, rows: slice | Tensor) -> Tensor:
+    def scale_(self, z: Float[Tensor, "n v"], bias: Tensor | None, rows: slice) -> Tensor:
         """Turn raw products of some rows into scaled logits, in place."""
         if bias is not None:
             z.add_(bias)
@@ -83,7 +83,7 @@ class Projection:
             z.div_(self.temperature)
         return z if bias is None else z.clamp_(min=LOWEST)
 
-    def cap_factor(self, z: Float[Tensor, "n v"], rows: slice | Tensor) -> Tensor | None:
+    def cap_factor(self, z: Float[Tensor, "n v"], rows: slice) -> Tensor | None:
         """Return what the cap multiplies the gradient by, (n, v), from scaled logits; None without a cap."""
         if self.softcap is None:
             return None

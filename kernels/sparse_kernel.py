@@ -10,18 +10,7 @@ import triton
 import triton.language as tl
 
 from rlvr.kernels.epilogue_kernel import gradient_of_logits, scaled
-
-INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
-"""Whether kernels run in Python, on a CPU."""
-
-
-@triton.jit
-def _dot(a, b, acc):
-    if INTERPRETED:
-        # until triton > 3.9: tl.dot on bfloat16 is wrong in the interpreter
-        a = a.to(tl.float32)
-        b = b.to(tl.float32)
-    return tl.dot(a, b, acc, input_precision="ieee")
+from rlvr.kernels.product_kernel import dot
 
 
 @triton.jit
@@ -32,11 +21,11 @@ def _add_products(acc, left, right, own_rows, own_columns, DEPTH: tl.constexpr, 
     right += own_columns + depth[:, None]
     for start in range(0, DEPTH, BK):
         if DEPTH % BK == 0:
-            acc = _dot(tl.load(left), tl.load(right), acc)
+            acc = dot(tl.load(left), tl.load(right), acc)
         else:
             inside = depth < DEPTH - start
             own = tl.load(left, mask=inside[None, :], other=0.0)
-            acc = _dot(own, tl.load(right, mask=inside[:, None], other=0.0), acc)
+            acc = dot(own, tl.load(right, mask=inside[:, None], other=0.0), acc)
         left += BK
         right += BK
     return acc
@@ -192,7 +181,7 @@ def add_rows_kernel(
         own_k = tl.minimum(k, columns - 1 - first)
         own = matrix + first.to(tl.int64) * matrix_stride
         own = _load(own + (own_k[:, None] * matrix_stride + w[None, :]), w, WIDTH, BW)
-        acc = _dot(d, own, acc)
+        acc = dot(d, own, acc)
     tl.store(at, acc, mask=inside)
 
 
@@ -242,7 +231,7 @@ def columns_kernel(
         own_k = tl.minimum(k, rows - 1 - first)
         own = matrix + first.to(tl.int64) * matrix_stride
         own = _load(own + (own_k[:, None] * matrix_stride + w[None, :]), w, WIDTH, BW)
-        acc = _dot(tl.trans(d), own, acc)
+        acc = dot(tl.trans(d), own, acc)
     at = (
         result + block.to(tl.int64) * BV * result_stride + (v[:, None] * result_stride + w[None, :])
     )
