@@ -1,9 +1,5 @@
-"""What the certificate promises holds, against float64; and what is made of it is right, in PyTorch and in Triton."""
+"""What the certificate promises holds, against float64; and what is made of it is right."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +14,6 @@ from rlvr.kernels.op import IGNORED
 from tests.kernels.cases import relative
 from tests.kernels.policy import NAMES, Asked, asked, by_block, by_product, multiplied, with_means
 
-ROOT = Path(__file__).parents[2]
 ROUNDING = 1e-12
 """Of float64, relative, over a few thousand additions."""
 KINDS: dict[str, dict[str, Any]] = {
@@ -298,22 +293,3 @@ def test_with_no_row_that_has_a_gradient_there_is_none() -> None:
     certificate = Certificate(2**-8)
     assert not any(gradient.any() for gradient in called(of, certificate).values())
     assert certificate.report == (0, 0, 0, 0)
-
-
-def test_the_triton_kernels_hold_what_is_claimed_of_them_in_the_interpreter() -> None:
-    """In a process of its own: Triton chooses between compiler and interpreter when it is imported."""
-    pytest.importorskip("triton")
-    claims = Path(__file__).with_name("interpreted_sparse.py")
-    # the options of the run around this one are not meant for it
-    own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", claims],
-        cwd=ROOT,
-        env=own | {"TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "passed" in done.stdout
-    assert "skipped" not in done.stdout

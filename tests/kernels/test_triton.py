@@ -1,7 +1,7 @@
 """The Triton kernels agree with float64, in the interpreter.
 
 Triton chooses between compiler and interpreter when it is imported, and other tests import it: the claims of
-interpreted.py run in a process of their own, and are reported here one by one.
+`interpreted*.py` run in a process of their own, and are reported here one by one.
 """
 
 import ast
@@ -17,10 +17,11 @@ import torch
 pytest.importorskip("triton")
 
 ROOT = Path(__file__).parents[2]
-CLAIMS = Path(__file__).with_name("interpreted.py")
+CLAIMS = sorted(Path(__file__).parent.glob("interpreted*.py"))
 NAMES = [
-    node.name
-    for node in ast.parse(CLAIMS.read_text()).body
+    f"{path.stem}: {node.name}"
+    for path in CLAIMS
+    for node in ast.parse(path.read_text()).body
     if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
 ]
 
@@ -40,7 +41,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
             "-p",
             "no:cacheprovider",
             f"--junitxml={to}",
-            CLAIMS,
+            *CLAIMS,
         ],
         cwd=ROOT,
         env=own | {"TRITON_INTERPRET": "1"},
@@ -52,7 +53,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     failures: dict[str, list[str]] = {}
     for found in ElementTree.parse(to).iter("testcase"):
         name, _, parameters = found.get("name", "").partition("[")
-        own_failures = failures.setdefault(name, [])
+        file = found.get("classname", "").rpartition(".")[-1]
+        own_failures = failures.setdefault(f"{file}: {name}", [])
         for outcome in found:
             if outcome.tag in ("failure", "error", "skipped"):
                 own_failures.append(f"[{parameters} {outcome.get('message')}\n{outcome.text}")
@@ -60,6 +62,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     return failures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_in_the_interpreter(name: str, report: dict[str, list[str]]) -> None:
     assert name in report, "it did not run"
