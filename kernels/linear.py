@@ -52,7 +52,7 @@ class LowRank:
 
 @dataclass(frozen=True)
 class Certificate:
-    """Lets backward leave out work under a bound; see `rlvr.kernels.certified`. For one call."""
+    """Lets backward leave out work under a bound; see `rlvr.kernels.certified`. The report is of the last backward."""
 
     tolerance: float
     """Share of the L1 norm of the gradient by the logits that may be left out, in (0, 1); 2^-10 is a good one."""
@@ -138,6 +138,11 @@ def linear_logprob_entropy(
         _check_targets(targets, weight.shape[0])
         if cache_bytes is not None and cache_bytes < 0:
             raise ValueError(f"{_NAME}: cache_bytes is {cache_bytes}; it is 0 or more, or None")
+        if cache_bytes and certificate is not None:
+            raise ValueError(
+                f"{_NAME}: cache_bytes is {cache_bytes}, but with a certificate nothing is kept for backward; leave out one "
+                "of the two"
+            )
         chosen = choose(
             hidden, weight, targets.numel(), statistics, certificate is not None, impl=impl
         )
@@ -190,7 +195,8 @@ def linear_logprob_entropy(
                 rows,
                 BLOCK if certificate is not None and learns else 0,
                 0.0 if certificate is None else certificate.tolerance,
-                None if certificate is None else certificate._values,
+                # backward writes to it, once for each call that shares it
+                None if certificate is None else certificate._values.data,
             )
             values = [
                 row if carries_gradient(name) else row.detach()
@@ -243,6 +249,10 @@ def choose(
             raise ValueError(
                 f"{_NAME}: impl is 'naive', which leaves nothing out; with a certificate use 'auto', 'chunked' or 'triton'"
             )
+    if impl == "naive" and belongs_to_zero3(weight):
+        raise ValueError(
+            f"{_NAME}: impl is 'naive', which would keep the whole weight that ZeRO-3 divides; use 'auto' or 'chunked'"
+        )
     if impl == "triton":
         _check_triton(hidden, whole)
     if impl != "auto":

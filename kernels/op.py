@@ -56,9 +56,10 @@ def linear_logprob(
     tolerance: float,
     report: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return log-probs, entropies, statistics (S, N), normalizers, places, cache (C, V) and partials (3, K, n).
+    """Return log-probs, entropies, statistics (S, N), normalizers, places, cache (C, V) and partials.
 
-    Normalizers are (2, N): ln Z, and what rounding left out of it.
+    Normalizers are (2, N): ln Z, and what rounding left out of it. Partials are m, s and w, (3, K, n), for a certificate, and
+    m alone, (1, K, n), for a cache that needs it.
 
     Args:
         hidden: (N, H).
@@ -114,7 +115,11 @@ def linear_logprob(
     values = [spread(found.statistics[name]) for name in names]
     log_z, residue = found.merged.log_z, found.merged.residue
     normalizers = [log_z, torch.zeros_like(log_z) if residue is None else residue]
-    keeps = block > 0 or (impl == "triton" and cached > 0)
+    kept = found.logprobs.new_empty(1, 0, 0)
+    if block > 0:
+        kept = found.partials.stacked()
+    elif impl == "triton" and cached > 0:  # exp(z - m) needs m alone
+        kept = found.partials.m.clone().unsqueeze(0)
     return (
         spread(found.logprobs),
         spread(found.merged.entropies),
@@ -122,7 +127,7 @@ def linear_logprob(
         torch.stack([spread(value) for value in normalizers]),
         places,
         found.cache,
-        found.partials.stacked() if keeps else found.logprobs.new_empty(3, 0, 0),
+        kept,
     )
 
 
@@ -165,6 +170,7 @@ def _(
     context = torch.library.get_ctx()
     cached = context.new_dynamic_size() if cache_rows else 0
     keeps = block > 0 or (impl == "triton" and cache_rows > 0)
+    kinds = 3 if block > 0 else 1
     blocks, rows = (context.new_dynamic_size(), context.new_dynamic_size()) if keeps else (0, 0)
     cache_dtype = operand_dtype if impl == "triton" else dtype
     return (
@@ -174,7 +180,7 @@ def _(
         row.new_empty(2, size),
         torch.empty_like(targets),
         hidden.new_empty(cached, vocabulary, dtype=cache_dtype),
-        row.new_empty(3, blocks, rows),
+        row.new_empty(kinds, blocks, rows),
     )
 
 

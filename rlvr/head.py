@@ -42,6 +42,12 @@ class Head:
         return logits if self.cap is None else (logits / self.cap).tanh() * self.cap
 
     @property
+    def weight(self) -> Tensor:
+        """The matrix without its adapters, (V, H); where there is no `refusal`."""
+        layer = _unwrapped(self.layer)
+        return getattr(layer, "base_layer", layer).weight
+
+    @property
     def refusal(self) -> str | None:
         """Why the layer is not a matrix with an adapter of low rank; None: it is one."""
         layer = _unwrapped(self.layer)

@@ -72,10 +72,12 @@ def describe(
                 "kernel.impl: auto"
             )
         return f"by the model's own head, {CHUNK:,} logits at a time ({head.refusal})"
-    # the sizes of a long batch: few logits may still be computed at once
     hidden = torch.empty(1, 1, dtype=dtype, device=device)
+    # of a long batch: of a short one logits may still be computed at once
     rows = torch.iinfo(torch.int32).max
-    chosen = choose(hidden, hidden, rows, names, options.tolerance is not None, impl=options.impl)
+    chosen = choose(
+        hidden, head.weight, rows, names, options.tolerance is not None, impl=options.impl
+    )
     exact = "exact" if options.tolerance is None else f"certified to {options.tolerance:g}"
     number = str(operand_dtype(hidden)).removeprefix("torch.")
     return f"{chosen}, {number}, gradient {exact}"

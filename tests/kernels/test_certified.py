@@ -293,3 +293,21 @@ def test_with_no_row_that_has_a_gradient_there_is_none() -> None:
     certificate = Certificate(2**-8)
     assert not any(gradient.any() for gradient in called(of, certificate).values())
     assert certificate.report == (0, 0, 0, 0)
+
+
+def test_calls_that_share_a_certificate_report_the_last_backward() -> None:
+    certificate = Certificate(2**-8)
+    large, small = asked(), asked(rows=40)
+    losses = []
+    for of in (large, small):
+        p, u = of.projection, of.upstream
+        hidden = p.hidden.clone().requires_grad_()
+        found = linear_logprob_entropy(
+            hidden, p.weight, u.targets, certificate=certificate, impl="chunked"
+        )
+        losses.append((found.logprobs * u.of_logprobs).sum())
+    losses[0].backward()
+    first = certificate.report
+    losses[1].backward()
+    assert certificate.report.tiles < first.tiles
+    assert certificate.report.whole < first.whole

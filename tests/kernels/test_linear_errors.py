@@ -132,6 +132,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         },
         "hidden is torch.float64; impl='triton' takes float32, bfloat16 or float16. Use 'auto' or",
     ),
+    "a cache and a certificate": (
+        {"cache_bytes": 1, "certificate": Certificate(0.1)},
+        "cache_bytes is 1, but with a certificate nothing is kept for backward",
+    ),
     "naive and a certificate": (
         {"impl": "naive", "certificate": Certificate(0.1)},
         "impl is 'naive', which leaves nothing out; with a certificate use 'auto', 'chunked' or",
@@ -238,6 +242,17 @@ def test_what_a_call_would_take_can_be_asked_before() -> None:
     with pytest.raises(ValueError, match="unknown statistic"):
         choose(one, one, 10**9, ["entropy"])
     assert choose(one, one, 10**9) == "chunked"
+
+
+def test_plain_pytorch_does_not_keep_a_weight_that_zero3_divides() -> None:
+    from enum import Enum
+
+    weight = torch.nn.Parameter(torch.zeros(VOCABULARY, WIDTH))
+    weight.ds_status = Enum("ZeroParamStatus", ["AVAILABLE"]).AVAILABLE  # type: ignore[attr-defined]
+    hidden = torch.zeros(ROWS, WIDTH)
+    assert choose(hidden, weight, 1) == "chunked"
+    with pytest.raises(ValueError, match="would keep the whole weight that ZeRO-3 divides"):
+        choose(hidden, weight, 1, impl="naive")
 
 
 def test_a_second_derivative_is_refused() -> None:
