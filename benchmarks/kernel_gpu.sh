@@ -68,7 +68,7 @@ echo "== correctness"
 codes=0
 pids=()
 for dtype in bfloat16 float16 float32; do
-    timeout --kill-after=5 120 "$PYTHON" -m benchmarks.kernel_gpu_check check --dtypes "$dtype" --seconds 100 \
+    timeout --kill-after=5 120 "$PYTHON" -m benchmarks.kernel_check --dtypes "$dtype" --seconds 100 \
         --json "$OUT/check-$dtype.json" > "$OUT/check-$dtype.txt" 2>&1 &
     pids+=($!)
 done
@@ -78,7 +78,7 @@ done
 grep -hv '^PASS' "$OUT"/check-*.txt
 verdict "correctness, $(cat "$OUT"/check-*.txt | grep -c '^PASS') claims hold" "$codes" $((SECONDS - began))
 
-step "tiles" 90 bash -c "set -o pipefail; '$PYTHON' -m benchmarks.kernel_gpu_check tiles --json '$OUT/tiles.json' \
+step "tiles" 90 bash -c "set -o pipefail; '$PYTHON' -m benchmarks.kernel_tiles --json '$OUT/tiles.json' \
     2>&1 | tee '$OUT/tiles.txt' | grep -v '^H '"
 
 step "benchmark" 215 bash -c "'$PYTHON' -m benchmarks.kernel --device cuda --rounds 10 --seconds 150 --json --rows \
@@ -95,7 +95,7 @@ found=()
 for file in "$OUT"/table.json "$OUT"/check-*.json; do
     [ -s "$file" ] && found+=("$file")
 done
-step "goals" 30 bash -c "set -o pipefail; '$PYTHON' -m benchmarks.kernel_gpu_check gates ${found[*]@Q} \
+step "goals" 30 bash -c "set -o pipefail; '$PYTHON' -m benchmarks.kernel_gates ${found[*]@Q} \
     --json '$OUT/gates.json' | tee '$OUT/gates.txt'"
 
 printf '\n%s s in all\n' "$SECONDS"

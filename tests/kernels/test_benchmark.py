@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import kernel, kernel_gpu_check
+from benchmarks import kernel, kernel_check, kernel_gates
 from benchmarks.kernel_inputs import Pattern, problem, truth
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -159,7 +159,7 @@ def check():
 
     def run_check(**changes) -> int:
         given = {"device": "cpu", "dtypes": ["float32"], "seconds": None, "json": None}
-        return kernel_gpu_check.check(argparse.Namespace(**given | changes))
+        return kernel_check.check(argparse.Namespace(**given | changes))
 
     before = torch.are_deterministic_algorithms_enabled()
     yield run_check
@@ -177,19 +177,19 @@ def test_the_check_holds_on_a_cpu(check, capsys, tmp_path):
 
 
 def test_a_gradient_that_is_a_little_wrong_is_seen(monkeypatch):
-    right = kernel_gpu_check.ours
+    right = kernel_check.ours
     device, dtypes = torch.device("cpu"), (torch.float32,)
-    setting = kernel_gpu_check.Setting(device, dtypes, 40, 32, (1500, 1100))
-    kernel_gpu_check.accuracy(setting, torch.float32, 1100, "plain")
+    setting = kernel_check.Setting(device, dtypes, 40, 32, (1500, 1100))
+    kernel_check.accuracy(setting, torch.float32, 1100, "plain")
 
     def wrong(*arguments, **options):
         found = right(*arguments, **options)
         of_hidden = found.gradients["hidden"] * (1 + 1e-5)
         return replace(found, gradients=found.gradients | {"hidden": of_hidden})
 
-    monkeypatch.setattr(kernel_gpu_check, "ours", wrong)
+    monkeypatch.setattr(kernel_check, "ours", wrong)
     with pytest.raises(AssertionError, match=r"hidden 1\.0e-05"):
-        kernel_gpu_check.accuracy(setting, torch.float32, 1100, "plain")
+        kernel_check.accuracy(setting, torch.float32, 1100, "plain")
 
 
 def test_a_check_that_crashes_does_not_stop_the_others(check, capsys, monkeypatch):
@@ -197,7 +197,7 @@ def test_a_check_that_crashes_does_not_stop_the_others(check, capsys, monkeypatc
         raise RuntimeError("no such thing")
 
     some = [("one", broken), ("other", lambda: "well")]
-    monkeypatch.setattr(kernel_gpu_check, "claims", lambda _: iter(some))
+    monkeypatch.setattr(kernel_check, "claims", lambda _: iter(some))
     assert check() == 1
     said = capsys.readouterr().out
     assert "FAIL  one: RuntimeError: no such thing" in said
@@ -231,7 +231,7 @@ def row(**changes) -> dict:
     return sizes | figures | changes
 
 
-def verdicts(gates: list[kernel_gpu_check.Gate]) -> dict[str, str]:
+def verdicts(gates: list[kernel_gates.Gate]) -> dict[str, str]:
     found: dict[str, str] = {}
     for gate in gates:
         verdict, _ = gate.judged()
@@ -242,19 +242,19 @@ def verdicts(gates: list[kernel_gpu_check.Gate]) -> dict[str, str]:
 def test_a_goal_is_met_by_its_worst_number_and_owed_without_one():
     kernels = [{"kernel": "forward", "spills": 0, "on_tensor_cores": True}]
     rows = [row(), row(pattern="half"), row(hidden_size=896)]
-    assert set(verdicts(kernel_gpu_check.gpu_gates(rows, kernels)).values()) == {"PASS"}
+    assert set(verdicts(kernel_gates.gpu_gates(rows, kernels)).values()) == {"PASS"}
     slow = row()
     slow["contenders"]["triton recompute"]["forward_tflops"] = 600.0
-    assert verdicts(kernel_gpu_check.gpu_gates([*rows, slow], kernels))["G1"] == "FAIL"
+    assert verdicts(kernel_gates.gpu_gates([*rows, slow], kernels))["G1"] == "FAIL"
     spilling = [*kernels, {"kernel": "gradient", "spills": 4, "on_tensor_cores": None}]
-    assert verdicts(kernel_gpu_check.gpu_gates(rows, spilling))["G8"] == "FAIL"
-    assert set(verdicts(kernel_gpu_check.gpu_gates([], [])).values()) == {"OWED"}
+    assert verdicts(kernel_gates.gpu_gates(rows, spilling))["G8"] == "FAIL"
+    assert set(verdicts(kernel_gates.gpu_gates([], [])).values()) == {"OWED"}
 
 
 def test_goals_on_a_cpu_are_those_of_its_main_case():
     main = {"hidden_size": 512, "rows": 2048}
     rows = [row(**main), row(**main, pattern="half")]
-    found = verdicts(kernel_gpu_check.cpu_gates(rows, []))
+    found = verdicts(kernel_gates.cpu_gates(rows, []))
     assert found == {
         "C1": "PASS",
         "C2": "FAIL",

@@ -1,22 +1,13 @@
-"""The head's kernels on a GPU: are they right, which tiles are fastest, and are the goals met.
+"""Are the head's kernels right: `python -m benchmarks.kernel_check [--device cpu] [--dtypes bfloat16] [--json FILE]`.
 
-    python -m benchmarks.kernel_gpu_check check [--device cpu] [--dtypes bfloat16] [--json FILE]
-    python -m benchmarks.kernel_gpu_check tiles
-    python -m benchmarks.kernel_gpu_check gates [FILE...]
-
-`check` compares with float64, prints a line for every claim and ends with 1 where one does not hold; on a CPU it runs the
-PyTorch implementation on small sizes. `tiles` races tiles of the Triton kernels and prints the table of
-`rlvr.kernels.launch`. `gates` reads what `check --json` and `benchmarks.kernel --json` wrote and holds it against the
-goals; one whose numbers are missing is not met.
+Results and gradients are compared with float64. A line is printed for every claim, and the exit code is 1 where one does
+not hold. On a CPU the PyTorch implementation is checked, on small sizes.
 """
 
 import argparse
 import itertools
 import json
-import os
 import re
-import statistics
-import subprocess
 import sys
 import time
 import traceback
@@ -77,7 +68,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "T 1.5": {"temperature": 1.5},
 }
 """Of the call, by the word for them in a case's name."""
-ROUNDS = 5
 
 
 @dataclass(frozen=True)
@@ -610,300 +600,17 @@ def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-# tiles
-
-
-def candidates() -> list[Any]:
-    """Return tiles worth a try."""
-    from rlvr.kernels.launch import Tile
-
-    shapes = [(128, 128, 64, 4), (128, 128, 64, 8), (128, 256, 64, 8), (64, 256, 64, 8)]
-    return [
-        Tile(rows, columns, depth, warps=warps, stages=stages, variant=variant)
-        for rows, columns, depth, warps in shapes
-        for stages in (3, 4)
-        for variant in ("plain", "descriptor")
-    ]
-
-
-def tiles(given: argparse.Namespace) -> int:
-    """Race tiles at every hidden size, and print the winners as a table of `rlvr.kernels.launch`."""
-    if not torch.cuda.is_available():
-        print("FAIL  no CUDA device: PyTorch sees none, and tiles are raced on one")
-        return 1
-    if given.share:
-        number, count = map(int, given.share.split("/"))
-        for tile, size, has_bias in _entries(given.sizes)[number::count]:
-            _tile_times(tile, _raced(size, has_bias, rows=256), rounds=1)
-        return 0
-    began = time.monotonic()
-    _compile_all(given.sizes)
-    print(f"compiled in {time.monotonic() - began:.0f} s", flush=True)
-    best: dict[tuple[bool, int], Any] = {}
-    found: list[dict[str, Any]] = []
-    for has_bias, size in sorted({(bias, size) for _, size, bias in _entries(given.sizes)}):
-        ranked = _race(size, has_bias, given.rows, found)
-        if ranked:
-            best[has_bias, size] = min(ranked)[-1]
-    print("\n".join(_printed(best)))
-    if given.json:
-        Path(given.json).write_text(json.dumps({"tiles": found}))
-    return int(not best)
-
-
-def _compile_all(sizes: Sequence[int]) -> None:
-    """Compile side by side: the race finds the kernels in Triton's cache."""
-    workers = max(1, min(12, len(os.sched_getaffinity(0)) - 1))
-    command = [sys.executable, "-m", "benchmarks.kernel_gpu_check", "tiles", "--sizes"]
-    command += [str(size) for size in sizes]
-    running = [
-        subprocess.Popen([*command, "--share", f"{number}/{workers}"]) for number in range(workers)
-    ]
-    for worker in running:
-        worker.wait()
-
-
-def _race(
-    size: int, has_bias: bool, rows: int, found: list[dict[str, Any]]
-) -> list[tuple[bool, float, int, Any]]:
-    """Return tiles with what they are ranked by: whether registers spill, milliseconds; and note all in `found`."""
-    inputs = _raced(size, has_bias, rows)
-    tflop = 2e-9 * rows * len(inputs[1]) * size
-    ranked: list[tuple[bool, float, int, Any]] = []
-    for tile in candidates():
-        times = _tile_times(tile, inputs, rounds=ROUNDS)
-        if times is None:
-            continue
-        forward, backward, spills = times
-        print(
-            f"H {size}{' bias' * has_bias} {tile}: forward {forward:.2f} ms ({tflop / forward:.0f} TFLOP/s), "
-            f"backward {backward:.2f} ms, spills {spills}",
-            flush=True,
-        )
-        found.append(
-            {
-                "hidden_size": size,
-                "has_extras": has_bias,
-                "tile": vars(tile),
-                "forward_ms": forward,
-                "backward_ms": backward,
-                "spills": spills,
-            }
-        )
-        ranked.append((spills > 0, forward + backward, len(ranked), tile))
-    return ranked
-
-
-def _entries(sizes: Sequence[int]) -> list[tuple[Any, int, bool]]:
-    own = [(tile, size, False) for size in sizes for tile in candidates()]
-    return own + [(tile, sizes[-1], True) for tile in candidates()]
-
-
-def _raced(size: int, has_bias: bool, rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    made = problem(rows, size, 151936, dtype=torch.bfloat16, device=torch.device("cuda"))
-    bias = torch.zeros(151936, dtype=torch.bfloat16, device="cuda") if has_bias else None
-    return made.hidden, made.weight, made.targets, bias
-
-
-def _tile_times(
-    tile: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor | None], rounds: int
-) -> tuple[float, float, int] | None:
-    """Return milliseconds of forward and backward with a tile, and spills; None if it does not fit this GPU."""
-    from rlvr.kernels import launch
-
-    hidden, weight, targets, bias = inputs
-    table, launch.TABLE = launch.TABLE, [launch._Entry(tile)]
-    known = {kernel["hash"] for kernel in compiled()}
-    upstream = torch.ones(len(targets), device=hidden.device) / len(targets)
-    times = []
-    try:
-        for _ in range(rounds + 1):
-            events = [torch.cuda.Event(enable_timing=True) for _ in range(3)]
-            events[0].record()
-            result = linear_logprob_entropy(
-                *(hidden, weight, targets), bias=bias, cache_bytes=0, impl="triton"
-            )
-            events[1].record()
-            # the products that follow are the same for all tiles
-            torch.autograd.grad(result.logprobs, hidden, upstream)
-            events[2].record()
-            torch.cuda.synchronize()
-            times.append([a.elapsed_time(b) for a, b in itertools.pairwise(events)])
-    except (
-        Exception
-    ) as error:  # too much shared memory, or a compiler that cannot: the others go on
-        print(f"{tile} does not run: {str(error).splitlines()[0]}", flush=True)
-        return None
-    finally:
-        launch.TABLE = table
-    forward, backward = zip(*times[1:], strict=True)
-    own = (kernel["spills"] or 0 for kernel in compiled() if kernel["hash"] not in known)
-    return statistics.median(forward), statistics.median(backward), max(own, default=0)
-
-
-def _printed(best: dict[tuple[bool, int], Any]) -> list[str]:
-    """Return lines of the table: sizes with the same winner share one, and the largest has no bound."""
-    major = torch.cuda.get_device_capability()[0]
-    lines = []
-    for has_extras in (False, True):
-        own = [
-            (size, tile) for (extras, size), tile in sorted(best.items()) if extras == has_extras
-        ]
-        for place, (size, tile) in enumerate(own):
-            is_last = place == len(own) - 1
-            if not is_last and own[place + 1][1] == tile:
-                continue
-            fields = f"warps={tile.warps}, stages={tile.stages}"
-            if tile.variant != "plain":
-                fields += f', variant="{tile.variant}"'
-            bound = "" if is_last else f", most_hidden={size}"
-            extras = "" if has_extras else ", has_extras=False"
-            shape = f"{tile.rows}, {tile.columns}, {tile.depth}"
-            lines.append(f"    _Entry(Tile({shape}, {fields}), capability={major}{bound}{extras}),")
-    return lines
-
-
-# gates
-
-
-@dataclass(frozen=True)
-class Gate:
-    """A goal: every number found for it is at least, or at most, a bound."""
-
-    name: str
-    claim: str
-    bound: float
-    numbers: list[tuple[float, str]]
-    """With where each is from."""
-    is_floor: bool = True
-
-    def judged(self) -> tuple[str, str]:
-        """Return PASS, FAIL or OWED, and the number next to the bound."""
-        if not self.numbers:
-            return "OWED", "not measured"
-        pick = min if self.is_floor else max
-        value, where = pick(self.numbers)
-        holds = value >= self.bound if self.is_floor else value <= self.bound
-        return ("PASS" if holds else "FAIL"), f"{value:.4g} at {where}"
-
-
-def gates(given: argparse.Namespace) -> int:
-    """Hold measurements against the goals; 1 if one is not met."""
-    rows: list[dict[str, Any]] = []
-    kernels: list[dict[str, Any]] = []
-    on_cpu = False
-    for path in given.files:
-        found = json.loads(Path(path).read_text())
-        rows += found.get("rows", [])
-        kernels += found.get("kernels", [])
-        on_cpu |= "machine" in found and found["machine"]["gpu"] is None
-    judged = [
-        (gate, *gate.judged()) for gate in (cpu_gates if on_cpu else gpu_gates)(rows, kernels)
-    ]
-    for gate, verdict, number in judged:
-        sign = ">=" if gate.is_floor else "<="
-        print(f"{verdict}  {gate.name}: {gate.claim} {sign} {gate.bound:g}: {number}")
-    if given.json:
-        own = [{"gate": g.name, "verdict": verdict, "number": said} for g, verdict, said in judged]
-        Path(given.json).write_text(json.dumps({"gates": own}))
-    return int(any(verdict != "PASS" for _, verdict, _ in judged))
-
-
-def _speedups(
-    rows: Sequence[dict[str, Any]], ours: str, theirs: str = "TRL", part: str = "total"
-) -> list[tuple[float, str]]:
-    return [
-        (row["ratios"][ours][theirs][part], f"{row['row']} {ours}")
-        for row in rows
-        if theirs in row["ratios"].get(ours, {})
-    ]
-
-
-def _peaks(rows: Sequence[dict[str, Any]], *names: str) -> list[tuple[float, str]]:
-    """Return peak memory over TRL's."""
-    found = []
-    for row, name in itertools.product(rows, names):
-        own, trl = (row["contenders"].get(each, {}).get("peak_mib") for each in (name, "TRL"))
-        if own is not None and trl:
-            found.append((own / trl, f"{row['row']} {name}"))
-    return found
-
-
-def cpu_gates(rows: Sequence[dict[str, Any]], _: Sequence[dict[str, Any]]) -> list[Gate]:
-    """Return the goals on a CPU."""
-    main = [row for row in rows if (row["hidden_size"], row["rows"]) == (512, 2048)]
-    half = [row for row in main if row["pattern"] == "half"]
-    whole = [row for row in main if row["pattern"] == "all"]
-    return [
-        Gate("C1", "half of the rows dead, speed over TRL's", 2.2, _speedups(half, "auto")),
-        Gate("C2", "half of the rows dead, memory over TRL's", 0.1, _peaks(half, "auto"), False),
-        Gate("C3", "all rows live, speed over TRL's", 1.4, _speedups(whole, "auto")),
-        Gate("C4", "any case, speed over naive's", 1.0, _speedups(rows, "auto", "naive")),
-    ]
-
-
-def gpu_gates(rows: Sequence[dict[str, Any]], kernels: Sequence[dict[str, Any]]) -> list[Gate]:
-    """Return the goals on an H200."""
-    large = [row for row in rows if row["hidden_size"] >= 3584 and row["rows"] >= 4096]
-    narrow = [row for row in rows if row["hidden_size"] <= 1536]
-    whole = [row for row in rows if row["pattern"] == "all"]
-    half = [row for row in rows if row["pattern"] == "half"]
-    recompute, cached, certain = (f"triton {mode}" for mode in MODES)
-    rates = [
-        (row["contenders"][recompute]["forward_tflops"], row["row"])
-        for row in large
-        if recompute in row["contenders"]
-    ]
-    errors = [
-        (own[certain][name] / own[recompute][name], f"{row['row']} {name}")
-        for row in whole
-        for own in [row["contenders"]]
-        for name in ("hidden_gradient", "weight_gradient")
-        if certain in own and recompute in own
-    ]
-    spills = [(float(k["spills"] or 0), k["kernel"]) for k in kernels]
-    uses = ((k["on_tensor_cores"], k["kernel"]) for k in kernels)
-    cores = [(float(use), name) for use, name in uses if use is not None]
-    forward = _speedups(narrow, recompute, part="forward")
-    return [
-        Gate("G1", "forward TFLOP/s, H >= 3584", 650, rates),
-        Gate("G2", "forward over TRL's, H <= 1536", 1.1, forward),
-        Gate("G3", "recompute over TRL's, all live", 0.95, _speedups(whole, recompute)),
-        Gate("G4", "cached over TRL's, all live", 1.3, _speedups(whole, cached)),
-        Gate("G5", "recompute over TRL's, half dead", 1.6, _speedups(half, recompute)),
-        Gate("G5", "cached over TRL's, half dead", 2.0, _speedups(half, cached)),
-        Gate("G6", "certified over TRL's, all live", 2.2, _speedups(whole, certain)),
-        Gate("G6", "certified's error over the exact one's", 1.0, errors, False),
-        Gate("G7", "peak memory over TRL's", 1.0, _peaks(rows, recompute, certain), False),
-        Gate("G8", "registers spilled", 0, spills, False),
-        Gate("G8", "kernels in half precision on tensor cores", 1, cores),
-    ]
-
-
 def main() -> None:
-    """Run one of the three."""
+    """Check what the command line asks for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("check", help="hold results against float64")
-    one.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
     names = [_short(dtype) for dtype in BARS]
-    one.add_argument("--dtypes", nargs="+", choices=names, default=names)
-    one.add_argument("--seconds", type=float, help="begin no further check after so long")
-    one.set_defaults(run=check)
-    two = commands.add_parser("tiles", help="race tiles")
-    two.add_argument("--sizes", nargs="+", type=int, default=[896, 1536, 3584])
-    two.add_argument("--rows", type=int, default=4096)
-    two.add_argument("--share", help="compile a share of the tiles, as 0/12, and nothing else")
-    two.set_defaults(run=tiles)
-    three = commands.add_parser("gates", help="hold measurements against the goals")
-    three.add_argument("files", nargs="*")
-    three.set_defaults(run=gates)
-    for command in (one, two, three):
-        command.add_argument("--json", help="also written to this file")
-    given = parser.parse_args()
-    sys.exit(given.run(given))
+    parser.add_argument("--dtypes", nargs="+", choices=names, default=names)
+    parser.add_argument("--seconds", type=float, help="begin no further check after so long")
+    parser.add_argument("--json", metavar="FILE", help="also written to this file")
+    sys.exit(check(parser.parse_args()))
 
 
 if __name__ == "__main__":
