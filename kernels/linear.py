@@ -35,8 +35,8 @@ FLOATS = (torch.float32, torch.float64, *LOW_PRECISION)
 _FLOAT_NAMES = "float32, bfloat16, float16 or float64"
 FEW_LOGITS = 2**20
 """Up to so many, calls cost more than what they compute: `auto` takes plain PyTorch."""
-CPU_CACHE = 128 * 2**10
-"""Bytes for each number of a hidden state: the wider it is, the dearer are logits to make again. 64 MiB at H = 512."""
+CPU_CACHE = 256 * 2**10
+"""Bytes for each number of a hidden state: the wider it is, the dearer are logits to make again. 128 MiB at H = 512."""
 GPU_CACHE, GPU_CACHE_SHARE = 8 * 2**30, 0.25
 _NAME = "linear_logprob_entropy"
 
@@ -118,7 +118,7 @@ def linear_logprob_entropy(
         statistics: Names in `rlvr.kernels.statistics`.
         low_rank: An adapter of the head.
         live: Tokens expected to have a gradient: only their logits are kept for backward. A hint; None: all tokens.
-        cache_bytes: Memory for logits kept for backward, which need not be made again; None: 128 KiB x H on a CPU, else
+        cache_bytes: Memory for logits kept for backward, which need not be made again; None: 256 KiB x H on a CPU, else
             a quarter of what is free, 8 GiB at most. Not used with a certificate.
         certificate: Lets backward leave out work under a bound; not where a statistic carries gradient.
         impl: See the module; `auto` chooses.

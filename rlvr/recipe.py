@@ -286,7 +286,7 @@ class Kernel(Section):
     impl: Literal["auto", "triton", "chunked", "naive"] = "auto"
     """auto: triton on CUDA in bfloat16 or float16, else chunked; naive where there are few logits."""
     cache_gib: float | None = Field(default=None, ge=0)
-    """Memory for logits kept for the backward pass; null: 128 KiB times the hidden size on a CPU, else a quarter of what is free, up to 8 GiB."""
+    """Memory for logits kept for the backward pass; null: 256 KiB times the hidden size on a CPU, else a quarter of what is free, up to 8 GiB."""
     tolerance: float | None = Field(default=None, gt=0, lt=1)
     """Share of the gradient by the logits that may be left out, under a proven bound; null: none, the gradient is exact."""
 
