@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer import grpo_trainer
 from trl.trainer.utils import use_adapter
 
 from rlvr.batch import RolloutBatch, Seen, TokenBatch
@@ -147,14 +148,15 @@ class Trainer(GRPOTrainer):
         # one epoch for TRL: the whole run, so that a resumed run finds its place by counting
         stream = Dataset.from_dict({"prompt": [""] * len(order), "row": order})
         arguments.shuffle_dataset = False
-        super().__init__(
-            model=model,
-            reward_funcs=_scored_by_rlvr,
-            args=arguments,
-            train_dataset=stream,
-            processing_class=tokenizer,
-            **options,
-        )
+        with _adapter_on_the_head():
+            super().__init__(
+                model=model,
+                reward_funcs=_scored_by_rlvr,
+                args=arguments,
+                train_dataset=stream,
+                processing_class=tokenizer,
+                **options,
+            )
         self.remove_callback(PrinterCallback)
         self.add_callback(_Clock(self))
         self.pad_token: int = self._tokenizer.pad_token_id
@@ -740,6 +742,21 @@ class _Clock(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         self._trainer.after_update()
+
+
+@contextmanager
+def _adapter_on_the_head() -> Iterator[None]:
+    """Let a model through whose head has an adapter: TRL refuses it, since its own log-probs would pass it by."""
+    kept = grpo_trainer.BaseTunerLayer
+    grpo_trainer.BaseTunerLayer = _NoLayer  # type: ignore[misc,assignment]
+    try:
+        yield
+    finally:
+        grpo_trainer.BaseTunerLayer = kept  # type: ignore[misc]
+
+
+class _NoLayer:
+    """What no layer is."""
 
 
 def _inputs(rows: RolloutBatch) -> dict[str, Any]:

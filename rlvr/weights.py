@@ -78,6 +78,7 @@ def export_weights(
             model = _open_model(source, trust_remote_code).float()
         trained = [_logits(model, ids) for ids in prompts]
         if is_adapter:
+            _untie(model)
             model = model.merge_and_unload()
             # before rounding, where the bound is tight enough to see a small adapter
             compare_logits(trained, [_logits(model, ids) for ids in prompts], "float32")
@@ -220,7 +221,9 @@ def _open_adapter(
             f"{source / ADAPTER}: the adapter's base {base!r} cannot be loaded ({reason}); put the model there, or "
             "write where it is as base_model_name_or_path"
         ) from None
-    dtypes = {name: value.dtype for name, value in model.named_parameters()}
+    # a tied head under its own name too
+    named = model.named_parameters(remove_duplicate=False)
+    dtypes = {name: value.dtype for name, value in named}
     with warnings.catch_warnings():
         # peft only warns, and leaves the adapter at its initial value
         warnings.filterwarnings("error", message="Found missing adapter keys")
@@ -232,6 +235,19 @@ def _open_adapter(
                 f"{source}: the adapter does not fit its base {base!r} ({reason})"
             ) from None
     return adapted, dtypes
+
+
+def _untie(model: Any) -> None:
+    """Give an adapted head a matrix of its own where it shares that of the embedding, which has no such adapter."""
+    import torch
+
+    base = model.get_base_model()
+    head, embedding = base.get_output_embeddings(), base.get_input_embeddings()
+    own = getattr(head, "base_layer", None)
+    if own is not None and own.weight is getattr(embedding, "base_layer", embedding).weight:
+        own.weight = torch.nn.Parameter(own.weight.detach().clone())
+        base.config.get_text_config().tie_word_embeddings = False
+        base.config.tie_word_embeddings = False
 
 
 def _round(model: Any, dtypes: dict[str, Any]) -> None:

@@ -54,6 +54,9 @@ def check_device(recipe: Recipe) -> None:
     if recipe.training.device == "cuda" and not torch.cuda.is_available():
         text = "is cuda, but this process sees no GPU; set training.device=cpu, or auto."
         raise_problems([Problem(("training", "device"), text)], recipe.name)
+    if recipe.kernel.impl == "triton" and not torch.cuda.is_available():
+        text = "is triton, but this process sees no GPU; set kernel.impl=auto."
+        raise_problems([Problem(("kernel", "impl"), text)], recipe.name)
     if recipe.rollout.engine == "vllm" and not torch.cuda.is_available():
         text = "is vllm, but this process sees no GPU; set rollout.engine=transformers."
         raise_problems([Problem(("rollout", "engine"), text)], recipe.name)

@@ -64,6 +64,11 @@ def refused(tmp_path):
             id="wrong type",
         ),
         pytest.param(
+            ["kernel.impl=triton"],
+            ["kernel.impl is triton, but this process sees no GPU", "set kernel.impl=auto"],
+            id="kernel for a GPU without one",
+        ),
+        pytest.param(
             ["rollout.prompts_per_update=3"],
             ["prompts_per_update", "set prompts_per_rollout to 6 or 9"],
             id="rollout that is not cut into updates",

@@ -325,12 +325,14 @@ def test_the_kl_to_the_initial_policy_starts_at_zero_and_grows(tmp_path, lora):
     assert all(row["kl"] > 0 for row in rows[1:])
 
 
-def test_a_lora_run_saves_an_adapter_that_can_be_exported_whole(tmp_path):
+@pytest.mark.parametrize("modules", ["all-linear", ["lm_head", "q_proj"]], ids=["layers", "head"])
+def test_a_lora_run_saves_an_adapter_that_can_be_exported_whole(tmp_path, modules):
     from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM
 
     run, exported = tmp_path / "run", tmp_path / "exported"
-    launch.train(run, "model.lora={rank: 4}")
+    lora = json.dumps({"rank": 4, "target_modules": modules})
+    launch.train(run, f"model.lora={lora}", "kernel.impl=chunked")
     adapter = load_file(run / "final" / "adapter_model.safetensors")
     assert all(value.abs().max() > 0 for name, value in adapter.items() if "lora_B" in name)
     assert json.loads((run / "final" / "adapter_config.json").read_text())["r"] == 4
@@ -338,8 +340,12 @@ def test_a_lora_run_saves_an_adapter_that_can_be_exported_whole(tmp_path):
     assert result.code == 0, result.err
     merged = AutoModelForCausalLM.from_pretrained(exported)
     base = dict(AutoModelForCausalLM.from_pretrained(launch.BASE).named_parameters())
-    changed = [n for n, w in merged.named_parameters() if not torch.equal(w, base[n])]
+    changed = [n for n, w in merged.named_parameters() if n in base and not torch.equal(w, base[n])]
     assert any("q_proj" in name for name in changed)
+    # the demo's head is its embedding: an adapter of the head alone takes them apart
+    assert ("lm_head.weight" in {n for n, _ in merged.named_parameters()}) == (
+        modules[0] == "lm_head"
+    )
     assert "README.md" in {path.name for path in exported.iterdir()}
 
 

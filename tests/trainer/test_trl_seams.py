@@ -38,3 +38,9 @@ def test_the_vllm_settings_that_are_changed_for_a_call_exist():
     for name in ("temperature", "top_p", "max_completion_length"):
         assert f"self.{name} = {name}" in source
         assert f"{name} = self.{name}" in source  # read at every call
+
+
+def test_trl_refuses_an_adapter_on_the_head_by_the_name_that_is_replaced():
+    source = inspect.getsource(trl.GRPOTrainer.__init__)
+    assert "isinstance(model.get_output_embeddings(), BaseTunerLayer)" in source
+    assert hasattr(inspect.getmodule(trl.GRPOTrainer), "BaseTunerLayer")
