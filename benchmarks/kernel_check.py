@@ -32,7 +32,7 @@ from rlvr.kernels.linear import (
     Result,
     linear_logprob_entropy,
 )
-from rlvr.kernels.op import IGNORED
+from rlvr.kernels.projection import IGNORED
 
 Mode = Literal["recompute", "cached", "certified"]
 MODES: tuple[Mode, ...] = ("recompute", "cached", "certified")

@@ -340,6 +340,21 @@ def of_target(upstream: Upstream) -> Float[Tensor, " n"]:
     return d if e is None else d - e * log_p.exp() * (log_p + upstream.entropies)
 
 
+def rounded_rows(
+    upstream: Upstream, slope: Float[Tensor, " n"]
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Return slope, gradient by the target's logit and entropy of each row, for who takes `log_z` alone for ln Z.
+
+    What rounding left out of ln Z is in them, at no cost for an element: exp(z - log_z) is p exp(residue).
+    """
+    if upstream.residue is None:
+        return slope, of_target(upstream), upstream.entropies
+    factor = torch.exp(-upstream.residue)
+    # the target's own entry has all of ln Z already
+    own = of_target(upstream) * torch.exp(upstream.residue)
+    return slope * factor, own, upstream.entropies - upstream.residue
+
+
 class PieceSums:
     """The gradients of a piece of the head, added up over rows and written once."""
 

@@ -27,7 +27,7 @@ from rlvr.kernels.chunked import (
     PieceSums,
     Upstream,
     Wanted,
-    of_target,
+    rounded_rows,
 )
 from rlvr.kernels.forward_kernel import forward_descriptor, forward_plain
 from rlvr.kernels.gradient_kernel import (
@@ -57,13 +57,10 @@ class _Operands:
         """Return those of a projection."""
         p = projection
 
-        def ready(tensor: Tensor) -> Tensor:
-            tensor = p.operand(tensor)
-            return tensor if tensor.stride(1) == 1 else tensor.contiguous()
-
         low = p.low_hidden, p.low_weight
         return cls(
-            ready(p.hidden), ready(p.weight), *(None if t is None else ready(t) for t in low)
+            *(p.packed(p.hidden), p.packed(p.weight)),
+            *(None if matrix is None else p.packed(matrix) for matrix in low),
         )
 
     def all(self) -> tuple[Tensor | None, ...]:
@@ -131,12 +128,7 @@ class _Rows:
     def of(cls, projection: Projection, upstream: Upstream) -> "_Rows":
         """Return them for a projection's rows."""
         p, u = projection, upstream
-        slopes, of_targets, entropies = p.slope(), of_target(u), u.entropies
-        if u.residue is not None:
-            # p and ln p with all of ln Z, at no cost for an element; the target's own entry has it already
-            slopes = slopes * torch.exp(-u.residue)
-            of_targets = of_targets * torch.exp(u.residue)
-            entropies = entropies - u.residue
+        slopes, of_targets, entropies = rounded_rows(u, p.slope())
         cap = None if p.softcap is None else _per_row(p, p.temperature / p.softcap)
         e = u.of_entropies
         return cls(

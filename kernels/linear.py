@@ -22,9 +22,9 @@ from torch import Tensor
 
 from rlvr.kernels import naive
 from rlvr.kernels.certified import BLOCK, Report
-from rlvr.kernels.op import IGNORED, linear_logprob
+from rlvr.kernels.op import linear_logprob
 from rlvr.kernels.partials import SQUARES
-from rlvr.kernels.projection import LOW_PRECISION
+from rlvr.kernels.projection import IGNORED, LOW_PRECISION, compute_dtype
 from rlvr.kernels.sharded import belongs_to_zero3, gathered, local
 from rlvr.kernels.statistics import carries_gradient, parse
 from rlvr.suggest import unknown_name
@@ -155,8 +155,7 @@ def linear_logprob_entropy(
         number, temperatures = 1.0, None
         if isinstance(temperature, Tensor):
             # the slope of the logits by the products is made of it: in less it would be rounded
-            wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-            temperatures = temperature.reshape(size).to(wide)
+            temperatures = temperature.reshape(size).to(compute_dtype(hidden.dtype))
         else:
             number = float(temperature)
         if chosen == "naive":

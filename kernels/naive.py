@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from rlvr.kernels.projection import LOWEST, without_autocast
+from rlvr.kernels.projection import IGNORED, LOWEST, compute_dtype, without_autocast
 from rlvr.kernels.statistics import of_logits
 
 
@@ -41,7 +41,7 @@ def linear_logits(
 
     No logit is less than `LOWEST`.
     """
-    dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    dtype = compute_dtype(hidden.dtype)
     with without_autocast(hidden):
         z = hidden.to(dtype) @ weight.to(dtype).T
         if low_hidden is not None and low_weight is not None:
@@ -74,9 +74,9 @@ def linear_logprob_entropy(
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"], dict[str, Float[Tensor, " N"]]]:
     """Return log-probs, entropies and statistics as `rlvr.kernels.linear.linear_logprob_entropy` does, in plain PyTorch.
 
-    Every logit is held in memory, several times. Rows whose target is -100 get 0, whatever their hidden states are.
+    Every logit is held in memory, several times. Rows whose target is `IGNORED` get 0, whatever their hidden states are.
     """
-    ignored = targets == -100
+    ignored = targets == IGNORED
     left_out = ignored.unsqueeze(1)
     logits = linear_logits(
         hidden.masked_fill(left_out, 0.0),

@@ -13,11 +13,10 @@ from torch import Tensor
 from rlvr.kernels.certified import backward as certified_backward
 from rlvr.kernels.chunked import Forward, Gradients, Kept, Upstream, Wanted
 from rlvr.kernels.partials import Partials
-from rlvr.kernels.projection import Projection, without_autocast
+from rlvr.kernels.projection import IGNORED, Projection, compute_dtype, without_autocast
 from rlvr.kernels.sharded import gathered
 from rlvr.kernels.statistics import carries_gradient
 
-IGNORED = -100
 _INPUTS = 5  # hidden, weight, bias, low_hidden, low_weight: what may have a gradient
 
 
@@ -164,7 +163,7 @@ def _(
         tolerance,
         report,
     )
-    dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    dtype = compute_dtype(hidden.dtype)
     size, vocabulary = targets.shape[0], weight.shape[0]  # `len` would fix the number of rows
     row = hidden.new_empty(size, dtype=dtype)
     context = torch.library.get_ctx()

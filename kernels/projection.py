@@ -14,9 +14,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+IGNORED = -100
+"""Target of a row that is left out."""
 LOW_PRECISION = (torch.float16, torch.bfloat16)
 LOWEST = -1e30
 """Stands for a logit of -inf, of which 0 x -inf would make no number."""
+
+
+def compute_dtype(hidden: torch.dtype) -> torch.dtype:
+    """Return in what logits of such hidden states are summed and used: float64 for float64, else float32."""
+    return torch.float64 if hidden == torch.float64 else torch.float32
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Projection:
     @property
     def compute_dtype(self) -> torch.dtype:
         """Float64 for float64 hidden states, else float32."""
-        return torch.float64 if self.hidden.dtype == torch.float64 else torch.float32
+        return compute_dtype(self.hidden.dtype)
 
     def rows(self, index: Int[Tensor, " n"]) -> "Projection":
         """Return the same head with these rows."""
@@ -59,6 +66,11 @@ class Projection:
     def operand(self, tensor: Tensor) -> Tensor:
         """Return a tensor as it is multiplied."""
         return tensor.to(self.operand_dtype)
+
+    def packed(self, matrix: Tensor) -> Tensor:
+        """Return a matrix as it is multiplied, its last dimension contiguous."""
+        made = self.operand(matrix)
+        return made if made.stride(1) == 1 else made.contiguous()
 
     def slope(self) -> Tensor:
         """Return dz/d(x Wᵀ) of each row where there is no cap, (N,)."""

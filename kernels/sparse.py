@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rlvr.kernels.certified import Plan
-from rlvr.kernels.chunked import Gradients, Upstream, of_target
+from rlvr.kernels.chunked import Gradients, Upstream, rounded_rows
 from rlvr.kernels.projection import Projection
 from rlvr.kernels.sparse_kernel import (
     add_rows_kernel,
@@ -102,10 +102,10 @@ def add_tiles(
 ) -> None:
     """Add the gradients of the tiles that a plan makes, as `rlvr.kernels.chunked.add_tiles` does."""
     p = projection
-    hidden, weight = _operand(p, p.hidden), _operand(p, p.weight)
+    hidden, weight = p.packed(p.hidden), p.packed(p.weight)
     # without an adapter kernels get the others in its place, and do not read them
-    low_hidden = hidden if p.low_hidden is None else _operand(p, p.low_hidden)
-    low_weight = weight if p.low_weight is None else _operand(p, p.low_weight)
+    low_hidden = hidden if p.low_hidden is None else p.packed(p.low_hidden)
+    low_weight = weight if p.low_weight is None else p.packed(p.low_weight)
     capability = _capability(hidden.device)
     made = plan.made.T.nonzero()  # (tiles, 2): block of columns, block of rows; by columns
     most = TILES_BYTES // (plan.row_block * plan.block * hidden.itemsize)
@@ -160,12 +160,7 @@ class _TileGradients:
         warmth = torch.ones_like(u.log_z) * p.temperature
         softcap = 1.0 if p.softcap is None else p.softcap
         e = warmth if u.of_entropies is None else u.of_entropies
-        slope, own, entropies = p.slope(), of_target(u), u.entropies
-        if u.residue is not None:
-            # p / exp(residue) for p: factors of a row need not be taken in the tile
-            slope = slope * torch.exp(-u.residue)
-            own = own * torch.exp(u.residue)
-            entropies = entropies - u.residue
+        slope, own, entropies = rounded_rows(u, p.slope())
         of_rows = (u.targets, own, u.log_z, u.of_logprobs, e, entropies)
         self._arguments = (
             *(part for matrix in matrices for part in (matrix, matrix.stride(0))),
@@ -254,12 +249,6 @@ def _ranges(counts: list[int], most: int) -> Iterator[tuple[range, slice]]:
             first, begin = block, end
         end += count
     yield range(first, len(counts)), slice(begin, end)
-
-
-def _operand(projection: Projection, matrix: Tensor) -> Tensor:
-    """Return a matrix as it is multiplied, its rows contiguous."""
-    made = projection.operand(matrix)
-    return made if made.stride(1) == 1 else made.contiguous()
 
 
 def _capability(device: torch.device) -> int:

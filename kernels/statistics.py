@@ -28,12 +28,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from rlvr.kernels.projection import LOWEST
 from rlvr.suggest import unknown_name
 
 FILTERED = -1e4
 """Log-prob of a token that min-p takes out."""
 _TINY = 1e-12
-_LOWEST = -1e30  # 0 x -inf is no number; other numbers that are none stay so
 
 
 def top_p_entropy(log_p: Float[Tensor, "N V"], mass: float, most: int = 0) -> Float[Tensor, " N"]:
@@ -228,14 +228,14 @@ def of_logits(
             case "sum_p2":
                 value = (2 * log_p).exp().sum(-1)
             case "sum_p2_logp":
-                value = ((2 * log_p).exp() * log_p.clamp(min=_LOWEST)).sum(-1)
+                value = ((2 * log_p).exp() * log_p.clamp(min=LOWEST)).sum(-1)
             case "top_p_entropy":
                 value = top_p_entropy(log_p, parameters[0], *map(int, parameters[1:]))
             case "nucleus_entropy":
                 value = nucleus_entropy(log_p, parameters[0], *map(int, parameters[1:]))
             case "top_k_entropy":
                 ranked = top(parameters[0])
-                value = -(ranked.exp() * ranked.clamp(min=_LOWEST)).sum(-1)
+                value = -(ranked.exp() * ranked.clamp(min=LOWEST)).sum(-1)
             case "top_k_mass":
                 value = top(parameters[0]).exp().sum(-1)
             case "min_p_logprob":

@@ -44,14 +44,13 @@ class Head:
     @property
     def weight(self) -> Tensor:
         """The matrix without its adapters, (V, H); where there is no `refusal`."""
-        layer = _unwrapped(self.layer)
-        return getattr(layer, "base_layer", layer).weight
+        return _base(_unwrapped(self.layer)).weight
 
     @property
     def refusal(self) -> str | None:
         """Why the layer is not a matrix with an adapter of low rank; None: it is one."""
         layer = _unwrapped(self.layer)
-        base = getattr(layer, "base_layer", layer)
+        base = _base(layer)
         # a quantized matrix is a Linear too, with a forward of its own
         if type(base).forward is not nn.Linear.forward or not base.weight.is_floating_point():
             return f"it is a {type(base).__name__}"
@@ -68,7 +67,7 @@ class Head:
         Only where there is no `refusal`.
         """
         layer: Any = _unwrapped(self.layer)
-        base = getattr(layer, "base_layer", layer)
+        base = _base(layer)
         parts = []
         for name in _adapters(layer):
             first = layer.lora_A[name]
@@ -92,6 +91,11 @@ def _unwrapped(layer: nn.Module) -> Any:
     active = [name for name in wrapper.active_adapters if name in copies]
     is_off = wrapper.disable_adapters or len(active) < len(wrapper.active_adapters)
     return wrapper.original_module if is_off or not active else copies[active[0]]
+
+
+def _base(layer: Any) -> Any:
+    """Return the layer without its adapters."""
+    return getattr(layer, "base_layer", layer)
 
 
 def _adapters(layer: Any) -> list[str]:

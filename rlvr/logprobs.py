@@ -25,6 +25,7 @@ from rlvr.kernels.linear import (
     operand_dtype,
 )
 from rlvr.kernels.naive import logprob_entropy
+from rlvr.kernels.projection import IGNORED, compute_dtype
 from rlvr.kernels.statistics import of_logits
 
 CHUNK = 2**24
@@ -116,7 +117,7 @@ def of_tokens(
     return linear_logprob_entropy(
         hidden,
         parts.weight,
-        targets.masked_fill(~mask, -100),
+        targets.masked_fill(~mask, IGNORED),
         bias=parts.bias,
         low_rank=parts.low_rank,
         temperature=temperature,
@@ -140,7 +141,7 @@ def _by_module(
     temperature: float,
 ) -> Result:
     """Return the same with logits that the head makes as a module, and makes again in the backward pass."""
-    dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    dtype = compute_dtype(hidden.dtype)
 
     def of(part: Tensor, taken: Tensor) -> tuple[Tensor, ...]:
         logits = head(part).to(dtype)

@@ -29,6 +29,7 @@ from rlvr.check.plan import BatchPlan
 from rlvr.entropy.control import State, Stats, quotient
 from rlvr.head import Head
 from rlvr.kernels.linear import Certificate
+from rlvr.kernels.projection import compute_dtype
 from rlvr.logprobs import KernelOptions, add_token_forward, describe, of_tokens
 from rlvr.loss import Decision, Objective, update_metrics
 from rlvr.processes import Processes
@@ -161,7 +162,7 @@ class Trainer(GRPOTrainer):
         self.add_callback(_Clock(self))
         self.pad_token: int = self._tokenizer.pad_token_id
         self.processes = Processes(self.accelerator)
-        self._dtype = torch.float64 if self.model.dtype == torch.float64 else torch.float32
+        self._dtype = compute_dtype(self.model.dtype)
         add_token_forward(self._causal(self.model))
         if self.ref_model is not None:
             add_token_forward(self._causal(self.ref_model))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rlvr.kernels import chunked
 from rlvr.kernels.linear import LowRank, Result, linear_logprob_entropy
-from rlvr.kernels.op import IGNORED
+from rlvr.kernels.projection import IGNORED
 
 PARAMETERS = ("hidden", "weight", "bias", "low_hidden", "low_weight")
 LOGPROB_BAR, ENTROPY_BAR, GRADIENT_BAR = 2e-5, 2e-5, 2e-6

@@ -15,9 +15,8 @@ from torch import Tensor
 from rlvr.kernels import fused, launch
 from rlvr.kernels.launch import Tile
 from rlvr.kernels.linear import linear_logprob_entropy
-from rlvr.kernels.op import IGNORED
 from rlvr.kernels.partials import SQUARES, merge
-from rlvr.kernels.projection import Projection
+from rlvr.kernels.projection import IGNORED, Projection
 from tests.kernels.cases import (
     PARAMETERS,
     Case,

@@ -10,7 +10,7 @@ from rlvr.kernels import certified
 from rlvr.kernels.certified import BLOCK, ROW_BLOCK
 from rlvr.kernels.chunked import Wanted
 from rlvr.kernels.linear import Certificate, LowRank, linear_logprob_entropy
-from rlvr.kernels.op import IGNORED
+from rlvr.kernels.projection import IGNORED
 from tests.kernels.cases import relative
 from tests.kernels.policy import NAMES, Asked, asked, by_block, by_product, multiplied, with_means
 

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from rlvr.kernels import chunked, linear
 from rlvr.kernels.linear import LowRank, linear_logprob_entropy
-from rlvr.kernels.op import IGNORED
-from rlvr.kernels.projection import LOWEST
+from rlvr.kernels.projection import IGNORED, LOWEST
 from tests.kernels import cases
 from tests.kernels.cases import Work, assert_exact, assert_same, case, run
 

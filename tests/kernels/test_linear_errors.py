@@ -7,8 +7,7 @@ import torch
 
 from rlvr.kernels.chunked import Kept, Upstream
 from rlvr.kernels.linear import Certificate, LowRank, choose, linear_logprob_entropy
-from rlvr.kernels.op import IGNORED
-from rlvr.kernels.projection import Projection
+from rlvr.kernels.projection import IGNORED, Projection
 
 ROWS, VOCABULARY, WIDTH = 3, 5, 4
 
