@@ -1,6 +1,5 @@
 """A recipe's words -> the objects that train: loss, TRL's arguments, trainer."""
 
-import os
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -52,6 +51,7 @@ def build_trainer(recipe: Recipe, plan: BatchPlan, inputs: Inputs, updates: int)
         ValueError: If there are no weights.
     """
     _check_trl()
+    from rlvr.monitor.trackers import trackers
     from rlvr.trainer import Trainer
 
     objective = build_objective(recipe)
@@ -72,6 +72,7 @@ def build_trainer(recipe: Recipe, plan: BatchPlan, inputs: Inputs, updates: int)
             dynamic=_dynamic(recipe),
             kernel=_kernel(recipe),
             peft_config=_lora(recipe),
+            callbacks=trackers(recipe.monitor.report_to, recipe.output),
         )
     except OSError as error:
         reason = str(error).strip().partition("\n")[0]
@@ -96,22 +97,23 @@ def trl_arguments(
     """Return TRL's arguments: what the recipe says in its own words, then its further TRL fields."""
     from trl import GRPOConfig
 
+    from rlvr.monitor.trackers import PROJECT
+
     training, rollout, model = recipe.training, recipe.rollout, recipe.model
     on_gpu = training.device != "cpu" and torch.cuda.is_available()
     dtype = _dtype(model.dtype, on_gpu)
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(recipe.output / "tensorboard")
     wants_reference = objective.kl_coef != 0 or "ref_logprobs" in objective.chain.needs
     arguments: dict[str, Any] = {
         "output_dir": str(recipe.output / CHECKPOINTS),
         "run_name": recipe.name,
-        "project": "rlvr",  # on trackers; training.project sets another
+        "project": PROJECT,
         "max_steps": updates,
         "learning_rate": training.learning_rate,
         "seed": training.seed,
         "save_strategy": "steps" if training.save_every else "no",
         "save_steps": training.save_every or 500,
         "save_total_limit": training.keep_checkpoints,
-        "report_to": list(recipe.monitor.report_to),
+        "report_to": [],  # rlvr/monitor/trackers.py
         "max_completion_length": rollout.max_completion_length,
         "temperature": rollout.temperature,
         "top_p": rollout.top_p,

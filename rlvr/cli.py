@@ -191,8 +191,20 @@ def monitor(
     watch: Annotated[
         bool, typer.Option("--watch", help="Draw again when a run has written more; Ctrl-C ends.")
     ] = False,
+    report_to: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--report-to", help="Send the rows to tensorboard, trackio or wandb instead of drawing."
+        ),
+    ] = None,
 ) -> None:
     """Draw the curves of one or several runs: curves.png and a self-contained curves.html."""
+    if report_to:
+        from rlvr.monitor.trackers import send
+
+        for run in runs:
+            send(run, report_to)
+        return
     from rlvr.monitor.command import monitor as draw
 
     draw(runs, output, watch=watch)

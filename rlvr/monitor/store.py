@@ -3,12 +3,16 @@
 `metrics.jsonl` has one JSON object per update, each written in one call and flushed, so a run
 killed at any moment leaves at most one torn last line, which reading tolerates and resuming cuts
 off. `completions/update_00001.parquet` holds the completions of an update, written beside its
-place and renamed. Metric names and units: `rlvr/monitor/metrics.py`.
+place and renamed. A disk that takes nothing (it is full, or gone) stops no run: rows wait in memory
+until it does, completions are left out. Metric names and units: `rlvr/monitor/metrics.py`.
 """
 
 import json
+import logging
 import math
 import os
+import tempfile
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +26,10 @@ METRICS_FILE = "metrics.jsonl"
 COMPLETIONS_FOLDER = "completions"
 RECIPE_FILE = "resolved.yaml"
 SET_ASIDE = "set_aside"
+WAITING = 10_000
+"""Rows that wait for a disk at most, some 30 MB; beyond, the oldest are lost."""
+
+logger = logging.getLogger(__name__)
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -65,10 +73,13 @@ class RunWriter:
                 "changed. Choose another folder with output=..., continue it with --resume, or "
                 "remove it."
             )
-        self._file = path.open("a", encoding="utf-8", buffering=1)
+        # unbuffered: what a full disk has not taken must not be written twice
+        self._file = path.open("ab", buffering=0)
+        self._waiting: deque[bytes] = deque(maxlen=WAITING)
+        self._completions_fail = False
 
     def log(self, metrics: Mapping[str, Any]) -> None:
-        """Append one row.
+        """Append one row, after those that wait.
 
         Args:
             metrics: Name to number (Python, NumPy or a 0-d tensor), None or string; `update` is
@@ -77,10 +88,31 @@ class RunWriter:
         if not isinstance(metrics.get("update"), int | np.integer):
             raise ValueError(f"a metrics row needs an integer 'update'; got {sorted(metrics)}")
         row = {name: _plain(name, value) for name, value in metrics.items()}
-        self._file.write(json.dumps(row, allow_nan=False) + "\n")
+        have_waited = len(self._waiting)
+        self._waiting.append((json.dumps(row, allow_nan=False) + "\n").encode())
+        error = self._write_waiting()
+        if error is None and have_waited:
+            logger.info("%s: %d rows that had waited are written", self.folder, have_waited)
+        elif error is not None and not have_waited:
+            logger.warning(
+                "%s/%s cannot be written (%s): training goes on, and its rows wait in memory until it can; make room",
+                self.folder,
+                METRICS_FILE,
+                error.strerror,
+            )
 
-    def completions(self, update: int, rows: Sequence[Mapping[str, Any]]) -> Path:
-        """Write the completions of one update; returns the file.
+    def _write_waiting(self) -> OSError | None:
+        """Append rows until none waits; return what kept it from that."""
+        while self._waiting:
+            try:
+                _append(self._file.fileno(), self._waiting[0])
+            except OSError as error:
+                return error
+            self._waiting.popleft()
+        return None
+
+    def completions(self, update: int, rows: Sequence[Mapping[str, Any]]) -> Path | None:
+        """Write the completions of one update; returns the file, or None if the disk does not take it.
 
         Args:
             update: The update that trains on them.
@@ -91,15 +123,41 @@ class RunWriter:
         import pyarrow.parquet
 
         path = completions_path(self.folder, update)
-        path.parent.mkdir(exist_ok=True)
         partial = path.with_suffix(".partial")
-        pyarrow.parquet.write_table(_table(update, rows), partial, compression="zstd")
-        partial.replace(path)
+        table = _table(update, rows)
+        try:
+            path.parent.mkdir(exist_ok=True)
+            pyarrow.parquet.write_table(table, partial, compression="zstd")
+            partial.replace(path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)  # leaves what room there is to the metrics
+            if not self._completions_fail:
+                logger.warning(
+                    "%s cannot be written (%s): training goes on, completions are left out until it can",
+                    path,
+                    error.strerror or error,
+                )
+            self._completions_fail = True
+            return None
+        self._completions_fail = False
         return path
 
-    def close(self) -> None:
-        """Close the metrics file; further calls do nothing."""
+    def close(self) -> str | None:
+        """Close the metrics file; further calls do nothing.
+
+        Returns:
+            None, or, if rows still wait, what the file lacks and where that was saved instead.
+        """
+        if self._file.closed:
+            return None
+        error = self._write_waiting()
         self._file.close()
+        if error is None:
+            return None
+        return (
+            f"{self.folder}/{METRICS_FILE} cannot be written ({error.strerror}) and lacks the last "
+            f"{len(self._waiting)} rows. {_rescued(self._waiting, self.folder)}"
+        )
 
     def __enter__(self) -> "RunWriter":
         return self
@@ -179,15 +237,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
             last one.
     """
     folder = Path(folder)
-    path = folder / METRICS_FILE
-    if not path.is_file():
-        raise ValueError(f"{folder} has no {METRICS_FILE}; give the folder of a run")
-    merged: dict[int, dict[str, Any]] = {}
-    for _, row in _lines(path):
-        merged.setdefault(row["update"], {}).update(row)
-    if not merged:
-        raise ValueError(f"{path} has no rows yet; wait for the first update")
-    rows = [merged[update] for update in sorted(merged)]
+    rows = read_rows(folder)
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {
         name: np.array([_number(row.get(name)) for row in rows], dtype=np.float64)
@@ -197,6 +247,23 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     recipe = _read_recipe(folder / RECIPE_FILE)
     name = recipe.get("name") or folder.resolve().name
     return Run(folder=folder, name=str(name), columns=columns, recipe=recipe)
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """Return the metrics of a run folder, one row per update.
+
+    Raises:
+        ValueError: As `read_run`.
+    """
+    path = folder / METRICS_FILE
+    if not path.is_file():
+        raise ValueError(f"{folder} has no {METRICS_FILE}; give the folder of a run")
+    merged: dict[int, dict[str, Any]] = {}
+    for _, row in _lines(path):
+        merged.setdefault(row["update"], {}).update(row)
+    if not merged:
+        raise ValueError(f"{path} has no rows yet; wait for the first update")
+    return [merged[update] for update in sorted(merged)]
 
 
 def read_completions(folder: str | os.PathLike[str], update: int) -> list[dict[str, Any]]:
@@ -220,6 +287,35 @@ def read_completions(folder: str | os.PathLike[str], update: int) -> list[dict[s
 def completions_path(folder: Path, update: int) -> Path:
     """Return the file of the completions of an update."""
     return folder / COMPLETIONS_FOLDER / f"update_{update:05d}.parquet"
+
+
+def _append(file: int, data: bytes) -> None:
+    """Append to an open file all or nothing.
+
+    Raises:
+        OSError: If it does not take all; it is as it was.
+    """
+    end = os.lseek(file, 0, os.SEEK_END)
+    written = 0
+    try:
+        while written < len(data):
+            written += os.write(file, data[written:])
+    except OSError:
+        if written:
+            os.ftruncate(file, end)
+        raise
+
+
+def _rescued(rows: Iterable[bytes], folder: Path) -> str:
+    """Save rows where this machine keeps temporary files; return a sentence that says so."""
+    try:
+        with tempfile.NamedTemporaryFile(
+            prefix=f"{folder.resolve().name}-", suffix=f"-{METRICS_FILE}", delete=False
+        ) as file:
+            file.writelines(rows)
+    except OSError as error:
+        return f"They could not be saved in {tempfile.gettempdir()} either ({error.strerror})."
+    return f"They are in {file.name}: append them when there is room."
 
 
 def _completion_files(folder: Path) -> list[tuple[int, Path]]:
