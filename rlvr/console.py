@@ -3,6 +3,7 @@
 import logging
 import os
 import warnings
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +16,11 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def process_rank() -> int:
+    """Return which of the run's processes this is."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def process_count() -> int:
     """Return how many processes the launcher started, over all machines."""
     return int(os.environ.get("WORLD_SIZE", "1"))
@@ -23,6 +29,12 @@ def process_count() -> int:
 def say(text: str = "") -> None:
     """Print a line, once for all processes."""
     if is_first_process():
+        _print(text)
+
+
+def _print(text: str) -> None:
+    # a log on a full disk, a terminal that is gone: a run does not end by it
+    with suppress(OSError):
         print(text, flush=True)  # noqa: T201
 
 
@@ -76,4 +88,4 @@ class _Screen(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         kind = "warning" if record.levelno >= logging.WARNING else "note"
-        print(f"{kind:<10}{record.getMessage()}", flush=True)  # noqa: T201
+        _print(f"{kind:<10}{record.getMessage()}")
