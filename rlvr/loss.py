@@ -82,11 +82,15 @@ class Objective:
             weights = self.aggregate(kept, population.is_policy_row)
         return Decision(marks, weights.to(population.logprobs.dtype), state)
 
-    def idle_rows(self, rows: RolloutBatch) -> Bool[Tensor, " B"]:
-        """Return which rows have no gradient, whatever the policy: those without advantage, if nothing else teaches."""
+    def live(self, rows: RolloutBatch) -> Bool[Tensor, "B T"]:
+        """Return which tokens may have a gradient: those that have an advantage, or all, if something else teaches."""
         if self.kl_coef != 0 or not self.chain.scales_advantage:
-            return torch.zeros(len(rows), dtype=torch.bool, device=rows.mask.device)
-        return ((rows.advantages == 0) | ~rows.mask).all(-1)
+            return rows.completion_mask
+        return rows.mask & (rows.advantages != 0)
+
+    def idle_rows(self, rows: RolloutBatch) -> Bool[Tensor, " B"]:
+        """Return which rows have no gradient, whatever the policy."""
+        return ~self.live(rows).any(-1)
 
     def loss(self, batch: TokenBatch, decision: Decision) -> tuple[Tensor, Stats]:
         """Return a micro-batch's part of the update's loss, and its statistics.

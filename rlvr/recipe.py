@@ -301,8 +301,11 @@ class Training(Section):
     epochs: float | None = Field(default=None, gt=0)
     """Passes over the data; or give `updates`."""
     micro_batch_size: int | None = Field(default=None, ge=1)
-    """Completions in one forward and backward pass of one process, at most all it has of an update; null: the largest
-    number up to 16 that divides them. Rows that a control adds come on top."""
+    """Completions in one forward and backward pass of one process, at most; null: 16. The last may have fewer, and where few
+    completions teach there are fewer passes."""
+    tokens_per_micro_batch: int | None = Field(default=None, ge=1)
+    """Instead of micro_batch_size: tokens in one pass of one process, at most, prompts and padding counted. Completions of
+    similar length go together; null: cut by completions."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """auto: cuda where there is one."""
     learning_rate: float = Field(default=1e-6, gt=0)
@@ -326,6 +329,12 @@ class Monitor(Section):
     """Updates between completion files; 0: never."""
     progress: bool = True
     """Whether a progress bar is shown."""
+    heartbeat_every: float = Field(default=5.0, ge=0)
+    """Seconds between two looks of the process beside each training process, which writes what that does to
+    heartbeat/rank-00000.json; at least 0.1, or 0: there is none."""
+    stall_after: float | None = Field(default=None, gt=0)
+    """Seconds in one phase after which a run is said to stall, with the stacks of all processes; null: 80 % of
+    training.ddp_timeout."""
 
 
 class Evaluation(Section):

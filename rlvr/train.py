@@ -1,24 +1,26 @@
 """Run a recipe: load, train, evaluate, save. `python -m rlvr.train RECIPE ...` is `rlvr train RECIPE ...`."""
 
 import atexit
-import datetime
-import json
 import os
-import platform
 import sys
+import tempfile
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlvr.check.combination import collective_timeout
 from rlvr.check.plan import BatchPlan, plan_batches
 from rlvr.check.resume import changes
+from rlvr.checkpoint import checkpoints, is_whole, update_of
 from rlvr.compose import Origins
-from rlvr.console import is_first_process, plural, process_count, say
+from rlvr.console import is_first_process, plural, process_count, process_rank, say
+from rlvr.final import FINAL, Final, without_final
+from rlvr.lock import locked
+from rlvr.provenance import write_provenance
 from rlvr.recipe import Recipe, write_resolved
+from rlvr.watch.heartbeat import Heartbeat, watched
 
 if TYPE_CHECKING:
     from rlvr.inputs import HeldOut, Inputs
@@ -26,8 +28,10 @@ if TYPE_CHECKING:
     from rlvr.monitor.store import RunWriter
     from rlvr.trainer import Trainer
 
-FINAL = "final"
-_PACKAGES = ("rlvr", "torch", "trl", "transformers", "accelerate", "peft", "deepspeed", "vllm")
+_ROOM = 2**16
+"""Bytes without which no run is begun."""
+_STALL = 0.8
+"""Of the seconds after which waiting processes end a run: then it is said to stall."""
 
 
 def run(recipe: Recipe, origins: Origins, *, resume: bool = False) -> None:
@@ -45,27 +49,44 @@ def run(recipe: Recipe, origins: Origins, *, resume: bool = False) -> None:
     checkpoint = _resumed(recipe) if resume else None
     if not resume:
         _refuse_other_run(recipe.output)
+    _try_to_write(recipe.output)
     if recipe.export.to:
         from rlvr.export import check_destination
 
         check_destination(recipe.output, recipe.name, recipe.export.to)
     from rlvr.inputs import load_inputs
 
-    inputs = load_inputs(recipe)
-    try:
+    with (
+        locked(recipe.output) if is_first_process() else nullcontext(),
+        _watched(recipe) as heartbeat,
+        closing(load_inputs(recipe)) as inputs,
+    ):
         for note in inputs.notes:
             say(f"note      {note}")
-        updates = _updates(recipe, plan, len(inputs.rows))
-        if checkpoint is not None and _update_of(checkpoint) >= updates:
+        updates = count_updates(recipe, plan, len(inputs.rows))
+        if checkpoint is not None and update_of(checkpoint) >= updates:
             say(f"resume    the run is finished: {checkpoint} is its last update; nothing to do")
+            if not (recipe.output / FINAL).exists():
+                say(f"note      {without_final(recipe.output)}")
             return
-        _train(recipe, origins, plan, inputs, updates, checkpoint)
-        _leave()
-    finally:
-        inputs.close()
+        _train(recipe, origins, plan, inputs, updates, checkpoint, heartbeat)
+        leave()
 
 
-def _leave() -> None:
+def _watched(recipe: Recipe) -> AbstractContextManager[Heartbeat]:
+    """Have this process watched as the recipe says."""
+    patience = collective_timeout(recipe)
+    return watched(
+        recipe.output,
+        rank=process_rank(),
+        processes=process_count(),
+        every=recipe.monitor.heartbeat_every,
+        stall_after=recipe.monitor.stall_after or _STALL * patience,
+        patience=patience,
+    )
+
+
+def leave() -> None:
     """End the process group: threads of it that outlive the interpreter abort the process."""
     import torch
 
@@ -73,7 +94,7 @@ def _leave() -> None:
         torch.distributed.destroy_process_group()
 
 
-def _updates(recipe: Recipe, plan: BatchPlan, rows: int) -> int:
+def count_updates(recipe: Recipe, plan: BatchPlan, rows: int) -> int:
     """Return the updates of the run."""
     # raises where the data do not fill one rollout, also where `updates` is given
     by_epochs = plan.updates(rows, recipe.training.epochs or 1)
@@ -90,6 +111,21 @@ def _refuse_other_run(folder: Path) -> None:
             f"{folder} holds another run; nothing was changed. Continue it with --resume, or set output= to a new "
             "folder."
         )
+
+
+def _try_to_write(folder: Path) -> None:
+    """Raise if the first process cannot write the run folder; leaves nothing."""
+    if not is_first_process():
+        return
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(bytes(_ROOM))
+    except OSError as error:
+        raise ValueError(
+            f"output: {folder} cannot be written ({error.strerror}: {there}); set output= to another folder, or make "
+            "room there"
+        ) from None
 
 
 def _resumed(recipe: Recipe) -> Path | None:
@@ -110,26 +146,12 @@ def _last_checkpoint(folder: Path) -> Path | None:
     """Return the newest checkpoint that was written whole; None starts the run again."""
     if not folder.exists():
         raise ValueError(f"--resume: there is no run at {folder}; start it without --resume")
-    found = (folder / "checkpoints").glob("checkpoint-*")
-    for path in sorted(found, key=_update_of, reverse=True):
-        # transformers writes trainer_state.json last
-        if _is_json(path / "trainer_state.json"):
+    for path in checkpoints(folder / "checkpoints"):
+        if is_whole(path):
             return path
-        say(f"resume    {path} is not whole: the run was stopped while writing it; going back")
+        say(f"resume    {path} is not whole; going back")
     say("resume    there is no checkpoint yet: the run starts from its beginning")
     return None
-
-
-def _update_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.split("-")[1])
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_text())
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def _train(
@@ -139,18 +161,21 @@ def _train(
     inputs: "Inputs",
     updates: int,
     checkpoint: Path | None,
+    heartbeat: Heartbeat,
 ) -> None:
     from rlvr.assemble import build_trainer
     from rlvr.monitor.progress import Progress
     from rlvr.trainer import Hooks
 
     evaluation = recipe.evaluation
-    start = 0 if checkpoint is None else _update_of(checkpoint)
+    start = 0 if checkpoint is None else update_of(checkpoint)
     trainer = build_trainer(recipe, plan, inputs, updates)
+    trainer.processes.heartbeat = heartbeat
     say(f"log-probs {trainer.describe_kernel()}")
     writer = _writer(recipe, start, resume=checkpoint is not None)
     progress = Progress(updates, done=start) if writer and recipe.monitor.progress else None
-    measure = _evaluator(recipe, inputs.sets, progress) if inputs.sets else None
+    measure = evaluator(recipe, inputs.sets, progress) if inputs.sets else None
+    final = Final(recipe.output)
     trainer.hooks = Hooks(
         write=partial(_record, writer, progress) if writer else None,
         # asked for on every process, called on the first
@@ -160,22 +185,29 @@ def _train(
         evaluate_every=evaluation.every,
         evaluate_at_start=evaluation.at_start,
         evaluate_at_end=evaluation.at_end,
-        save=partial(_save, folder=recipe.output / FINAL),
+        save=final.save,
     )
     if checkpoint is not None:
         trainer.restore(checkpoint)
         say(f"resume    from update {start} ({checkpoint})")
     if writer:
         write_resolved(recipe, origins, recipe.output / "resolved.yaml")
-        _write_provenance(recipe.output)
-    with progress or nullcontext():
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if writer:
-        writer.close()
-    if recipe.export.to and writer:
-        from rlvr.export import export
-
-        export(recipe.output, recipe.export.to, private=recipe.export.private)
+        write_provenance(recipe.output)
+    lacking = None
+    try:
+        with progress or nullcontext():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        if writer and (lacking := writer.close()):
+            say(f"warning   {lacking}")
+    if final.problem:  # there may be room by now
+        final.save(trainer)
+    missing = [lacking, final.missing()]
+    if recipe.export.to and writer and not final.problem:
+        with heartbeat.phase("exporting"):
+            missing.append(_export_problem(recipe))
+    if found := [item for item in missing if item]:
+        raise ValueError("training is over, but " + "\n".join(found))
 
 
 def _writer(recipe: Recipe, start: int, *, resume: bool) -> "RunWriter | None":
@@ -198,28 +230,30 @@ def _record(writer: "RunWriter", progress: "Progress | None", row: dict[str, Any
         progress.update(row)
 
 
-def _evaluator(
+def evaluator(
     recipe: Recipe, sets: "list[HeldOut]", progress: "Progress | None"
 ) -> "Callable[[Trainer], dict[str, float]]":
-    from accelerate.utils import gather_object
-
+    """Return what measures a policy on held-out sets while it is trained; every process calls it."""
     from rlvr.evaluate.suite import Generation, Prompt, evaluate_set
+    from rlvr.rollout.draws import seed_of
 
     evaluation = recipe.evaluation
 
     def measure(trainer: "Trainer") -> dict[str, float]:
-        # the same samples' seeds at every evaluation: what changes between two is the policy
-        calls = count(recipe.training.seed)
+        # the same seeds at every evaluation: what changes between two is the policy
+        seed = recipe.training.seed
+        heartbeat = trainer.processes.heartbeat
 
         def generate(prompts: list[Prompt], n: int) -> list[list[Generation]]:
-            completions = trainer.complete(
-                [prompt for prompt in prompts for _ in range(n)],
-                seed=next(calls),
-                temperature=evaluation.temperature,
-                top_p=evaluation.top_p,
-                max_tokens=evaluation.max_completion_length,
-                together=evaluation.batch_size,
-            )
+            with heartbeat.phase("sampling"):
+                completions = trainer.complete(
+                    [prompt for prompt in prompts for _ in range(n)],
+                    seeds=[seed_of(seed, prompt, i) for prompt in prompts for i in range(n)],
+                    temperature=evaluation.temperature,
+                    top_p=evaluation.top_p,
+                    max_tokens=evaluation.max_completion_length,
+                    together=evaluation.batch_size,
+                )
             entropies = trainer.mean_entropies(completions)
             drawn = [
                 Generation(item.text, len(item.completion_ids), item.truncated, entropy)
@@ -239,41 +273,29 @@ def _evaluator(
                 batch_size=evaluation.batch_size,
                 rank=trainer.accelerator.process_index,
                 world=trainer.accelerator.num_processes,
-                gather=gather_object,
+                gather=trainer.processes.gather_list,
                 left_out=held_out.left_out,
                 steps=progress.steps if progress else None,
             )
             metrics |= values
         return metrics
 
-    return measure
+    def evaluate(trainer: "Trainer") -> dict[str, float]:
+        with trainer.processes.heartbeat.phase("evaluating"):
+            return measure(trainer)
+
+    return evaluate
 
 
-def _save(trainer: "Trainer", folder: Path) -> None:
-    trainer.save_model(str(folder))
-    say(f"saved     {folder}")
+def _export_problem(recipe: Recipe) -> str | None:
+    """Publish the run; return why that failed."""
+    from rlvr.export import export
 
-
-def _write_provenance(folder: Path) -> None:
-    """Write what a number of this run depends on besides the recipe."""
-    versions = {}
-    for name in _PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    content = {
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processes": process_count(),
-        "versions": versions,
-    }
-    path = folder / "run.json"
-    if path.exists():  # of the run that goes on
-        return
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    try:
+        export(recipe.output, recipe.export.to or "", private=recipe.export.private)
+    except ValueError as error:
+        return f"the run in {recipe.output}, which is whole, was not exported: {error}"
+    return None
 
 
 def _command() -> None:

@@ -6,17 +6,20 @@ there by pure functions, and each process computes the loss of its own rows.
 """
 
 import json
+import math
+import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
-from accelerate.utils import is_peft_model
+from accelerate.utils import DistributedType, is_peft_model
 from datasets import Dataset
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
@@ -24,18 +27,22 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer import grpo_trainer
 from trl.trainer.utils import use_adapter
 
+from rlvr import checkpoint
 from rlvr.batch import RolloutBatch, Seen, TokenBatch
 from rlvr.check.plan import BatchPlan
+from rlvr.console import plural, say
 from rlvr.entropy.control import State, Stats, quotient
 from rlvr.head import Head
 from rlvr.kernels.linear import Certificate
 from rlvr.kernels.projection import compute_dtype
 from rlvr.logprobs import KernelOptions, add_token_forward, describe, of_tokens
 from rlvr.loss import Decision, Objective, update_metrics
+from rlvr.not_finite import FOLDER, NotFiniteError, faults, save
 from rlvr.processes import Processes
 from rlvr.rewards.scorer import Scorer
 from rlvr.rollout.completion import OUTCOMES, Completion, as_rows
 from rlvr.rollout.cut import assign_updates, deal
+from rlvr.rollout.draws import drawing
 from rlvr.rollout.dynamic import DynamicSampling, Supply
 from rlvr.rollout.generation import Advantage, Roller
 from rlvr.rollout.rows import rollout_metrics, token_batch, trim
@@ -142,6 +149,7 @@ class Trainer(GRPOTrainer):
         self._decision: Decision | None = None
         self._sums: Stats = {}
         self._started = 0.0
+        self._loss = torch.zeros(())
         self._row: dict[str, Any] = {}
         self._last_entropy: float | None = None
         prompts = plan.rollouts(arguments.max_steps) * plan.prompts_per_rollout
@@ -231,7 +239,7 @@ class Trainer(GRPOTrainer):
         self,
         prompts: list[Any],
         *,
-        seed: int,
+        seeds: Sequence[int],
         temperature: float | None = None,
         top_p: float | None = None,
         max_tokens: int | None = None,
@@ -243,7 +251,7 @@ class Trainer(GRPOTrainer):
 
         Args:
             prompts: Text or messages.
-            seed: Of the sampling; processes differ.
+            seeds: Of each completion, which depends on nothing else; vllm, which seeds itself, takes no notice.
             temperature: None: the recipe's; 0: greedy.
             top_p: None: the recipe's.
             max_tokens: None: the recipe's.
@@ -258,8 +266,10 @@ class Trainer(GRPOTrainer):
         }
         was_training = self.model.training
         self.model.eval()
-        with self._sampling(wanted, seed):
-            completion_ids, logprobs = self._draw(prompt_ids, together)
+        with self._sampling(wanted):
+            completion_ids, logprobs = self._draw(
+                prompt_ids, seeds, together, limit, is_greedy=wanted["temperature"] == 0
+            )
         self.model.train(was_training)
         texts = self._tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
         return [
@@ -274,24 +284,34 @@ class Trainer(GRPOTrainer):
         ]
 
     def _draw(
-        self, prompt_ids: list[list[int]], together: int | None
+        self,
+        prompt_ids: list[list[int]],
+        seeds: Sequence[int],
+        together: int | None,
+        limit: int,
+        *,
+        is_greedy: bool,
     ) -> tuple[list[list[int]], list[list[float]]]:
         """Return completions of this process's prompts and the sampler's log-probs, empty if it has none."""
-        size = len(prompt_ids)
-        if not self.use_vllm:  # which batches by itself
-            size = together or self._generate_together or size
-        completion_ids: list[list[int]] = []
-        logprobs: list[list[float]] = []
+        if self.use_vllm:  # batches by itself
+            completion_ids, logprobs = self._generate_single_turn(prompt_ids, None, {}, 1)
+            return completion_ids, logprobs or []
+        size = together or self._generate_together or len(prompt_ids)
+        completions: list[list[int]] = []
         for start in range(0, len(prompt_ids), size):
-            part = prompt_ids[start : start + size]
-            ids, reported = self._generate_single_turn(part, None, {}, 1)
-            completion_ids += ids
-            logprobs += reported or []
-        return completion_ids, logprobs
+            part = slice(start, start + size)
+            draws = (
+                nullcontext()
+                if is_greedy
+                else drawing(self._causal(self.model), seeds[part], limit)
+            )
+            with draws:
+                completions += self._generate_single_turn(prompt_ids[part], None, {}, 1)[0]
+        return completions, []
 
     @contextmanager
-    def _sampling(self, wanted: dict[str, Any], seed: int) -> Iterator[None]:
-        """Sample with these settings and this seed; settings and random state are then as before."""
+    def _sampling(self, wanted: dict[str, Any]) -> Iterator[None]:
+        """Sample with these settings; settings and random state are then as before."""
         if wanted["temperature"] == 0 and not self.use_vllm:
             wanted = wanted | {"do_sample": False, "temperature": 1.0}
         target = self.vllm_generation if self.use_vllm else self.generation_config
@@ -304,7 +324,6 @@ class Trainer(GRPOTrainer):
                 setattr(target, name, value)
             overriding.update(wanted)
             with torch.random.fork_rng(devices=devices):
-                torch.manual_seed((seed * 100_003 + self.processes.rank) % 2**63)
                 yield
         finally:
             for name, value in kept.items():
@@ -342,7 +361,7 @@ class Trainer(GRPOTrainer):
                 names,
                 temperature=self.temperature,
                 options=self._kernel,
-                live=rows.mask & (rows.advantages != 0),
+                live=self._objective.live(rows),
                 certificate=certificate,
             )
             return {"logprobs": found.logprobs, "entropies": found.entropies, **found.statistics}
@@ -371,7 +390,7 @@ class Trainer(GRPOTrainer):
             most: Tokens at a time.
         """
         head = self._head(self.model)
-        for chosen in torch.arange(len(rows)).split(self.args.per_device_train_batch_size):
+        for chosen in self._cut(rows):
             part = trim(rows.rows(chosen))
             with self.accelerator.autocast():
                 output = self.model(**_inputs(part), score=lambda hidden, _head: {"hidden": hidden})
@@ -391,7 +410,7 @@ class Trainer(GRPOTrainer):
         statistics = {name: torch.zeros_like(logprobs) for name in names}
         checkpointing: Any = self.args.gradient_checkpointing_kwargs
         with disable_gradient_checkpointing(model, checkpointing):
-            for chosen in torch.arange(len(rows)).split(self.args.per_device_train_batch_size):
+            for chosen in self._cut(rows):
                 part = trim(rows.rows(chosen))
                 width = part.completion_ids.shape[1]
                 found, _ = self._forward(model, part, names)
@@ -424,16 +443,36 @@ class Trainer(GRPOTrainer):
 
     # ------------------------------------------------------------------ an update
 
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """Run one update: generate and decide when it is time, every micro-batch, then advance the controls.
+
+        A step of TRL's loop is a whole update, as the number of micro-batches differs from update to update.
+        """
+        self._started = time.monotonic()
+        in_rollout = self.state.global_step % self._plan.updates_per_rollout
+        if in_rollout == 0:
+            self._roll_out(inputs)
+        self._begin_update(in_rollout)
+        for micro_batch in self._micro_batches(model):
+            super().training_step(model, micro_batch, num_items_in_batch)
+            self._count_left_out()
+        self._end_update()
+        return self._loss
+
+    def _micro_batches(self, model: Any) -> Iterator[dict[str, Any]]:
+        """Yield the inputs of each micro-batch; gradients are added up over processes with the last."""
+        *first, last = self._mine
+        self.accelerator.gradient_state._set_sync_gradients(False)
+        waits = self.accelerator.distributed_type != DistributedType.DEEPSPEED
+        with self.accelerator.no_sync(model) if waits else nullcontext():
+            for mine in first:
+                yield self._micro_batch(mine)
+        self.accelerator.gradient_state._set_sync_gradients(True)
+        yield self._micro_batch(last) | {"is_last": True}
+
     def _prepare_inputs(self, generation_batch: Any) -> Any:
-        """Return the rows of the next micro-batch, generating and deciding when it is time."""
-        number = self._step % self._plan.accumulation
-        if number == 0:
-            self._started = time.monotonic()
-            in_rollout = self.state.global_step % self._plan.updates_per_rollout
-            if in_rollout == 0:
-                self._roll_out(generation_batch)
-            self._begin_update(in_rollout)
-        return self._micro_batch(number)
+        """Return what `_micro_batches` prepared, where TRL would generate."""
+        return generation_batch
 
     def _roll_out(self, generation_batch: Sequence[Mapping[str, int]]) -> None:
         numbers = torch.tensor([item["row"] for item in generation_batch])
@@ -468,9 +507,9 @@ class Trainer(GRPOTrainer):
         """Decide about the update's rows, and deal those that teach something to processes and micro-batches."""
         self._sums = {}
         self._position = in_rollout % len(self._updates)
+        self._loss = torch.zeros((), device=self.processes.device)
         rows = self._update_rows()
-        lengths = rows.completion_mask.sum(-1).cpu()
-        everywhere = self._deal(lengths, torch.arange(len(rows)))
+        everywhere = self._deal(rows, torch.arange(len(rows)))
         has_moved = in_rollout > 0 or self._recovered
         population = self._population(rows, has_moved=has_moved)
         decision = self._objective.decide(
@@ -485,7 +524,7 @@ class Trainer(GRPOTrainer):
         if with_idle_rows or self.aux_loss_enabled or not is_idle.any():
             self._mine = everywhere[self.processes.rank]
             return
-        self._mine = self._deal(lengths, (~is_idle).nonzero().squeeze(-1))[self.processes.rank]
+        self._mine = self._deal(rows, (~is_idle).nonzero().squeeze(-1))[self.processes.rank]
         idle = is_idle.nonzero().squeeze(-1)
         is_known = (
             self._objective.chain.measures_current_policy
@@ -498,10 +537,29 @@ class Trainer(GRPOTrainer):
         if self.processes.is_first:  # each has all of them
             self._count(stats)
 
-    def _deal(self, lengths: Tensor, positions: Tensor) -> list[list[Tensor]]:
+    def _deal(self, rows: RolloutBatch, positions: Tensor) -> list[list[Tensor]]:
         """Return the rows at these positions as `[process][micro-batch] -> positions`."""
-        dealt = deal(lengths[positions], self.processes.count, self._plan.accumulation)
+        dealt = deal(
+            rows.prompt_mask.sum(-1).cpu()[positions],
+            rows.completion_mask.sum(-1).cpu()[positions],
+            processes=self.processes.count,
+            most_rows=self._plan.micro_batch_size,
+            most_tokens=self._plan.tokens_per_micro_batch,
+        )
         return [[positions[part] for part in process] for process in dealt]
+
+    def _cut(self, rows: RolloutBatch) -> list[Tensor]:
+        """Return this process's rows, of which every process has as many, in micro-batches; as many on every process."""
+        [parts] = deal(
+            rows.prompt_mask.sum(-1).cpu(),
+            rows.completion_mask.sum(-1).cpu(),
+            most_rows=self._plan.micro_batch_size,
+            most_tokens=self._plan.tokens_per_micro_batch,
+        )
+        if self._plan.tokens_per_micro_batch is not None:
+            most = max(self.processes.gather_list([len(parts)]))
+            parts += parts[-1:] * (most - len(parts))
+        return parts
 
     def _looked_at(self, rows: RolloutBatch) -> TokenBatch:
         """Return the tokens of rows that every process has, as the policy sees them now; each looks at a share."""
@@ -526,18 +584,22 @@ class Trainer(GRPOTrainer):
         statistics = {name: rows.old_statistics[name] for name in chain.statistics}
         return token_batch(rows, Seen(rows.old_logprobs, rows.old_entropies, statistics))
 
-    def _micro_batch(self, number: int) -> dict[str, Any]:
+    def _micro_batch(self, mine: Tensor) -> dict[str, Any]:
         assert self._decision is not None  # _begin_update decides
-        mine = self._mine[number]
-        # a process without a row of its own runs one that does not count, to stay in step
+        rows = self._update_rows()
+        # a process without a row of its own runs the shortest, which does not count, to stay in step
         counts = len(mine) > 0
-        mine = mine if counts else torch.zeros(1, dtype=torch.long)
-        rows = trim(self._update_rows().rows(mine))
+        mine = mine if counts else rows.completion_mask.sum(-1).argmin().view(1).cpu()
+        rows = trim(rows.rows(mine))
         decision = self._decision.rows(mine).columns(rows.completion_ids.shape[1])
-        return {"rows": rows, "decision": decision, "counts": counts}
+        return {"rows": rows, "decision": decision, "counts": counts, "is_last": False}
 
     def _compute_loss(self, model: Any, inputs: Any) -> Tensor:
-        return self._part(model, inputs).loss
+        loss = self._part(model, inputs).loss
+        self._loss = self._loss + loss.detach()
+        if inputs["is_last"]:
+            self._check_loss()
+        return loss
 
     def _part(self, model: Any, inputs: Any) -> Part:
         rows: RolloutBatch = inputs["rows"]
@@ -556,8 +618,20 @@ class Trainer(GRPOTrainer):
         # gradients are averaged over processes; the parts of an update add up
         loss = loss * self.processes.count
         if auxiliary is not None:
-            loss = loss + self.router_aux_loss_coef * auxiliary / self._plan.accumulation
+            loss = loss + self.router_aux_loss_coef * auxiliary / len(self._mine)
         return Part(loss, rows, seen, inputs["decision"].weights)
+
+    def _count_left_out(self) -> None:
+        """Count what the backward pass of a micro-batch left out under its certificate."""
+        if self._certificate is None:
+            return
+        report = self._certificate.report
+        self._count(
+            {
+                "kernel/left_out": self._pair(report.left_out, report.whole),
+                "kernel/tiles_made": self._pair(report.tiles_made, report.tiles),
+            }
+        )
 
     def _count(self, stats: Stats) -> None:
         for name, value in stats.items():
@@ -565,6 +639,80 @@ class Trainer(GRPOTrainer):
 
     def _pair(self, part: float, whole: float) -> Tensor:
         return torch.tensor([part, whole], device=self.processes.device, dtype=torch.float64)
+
+    # ------------------------------------------------------------------ numbers that are none
+
+    def _check_loss(self) -> None:
+        """Stop before the last backward pass of an update, and so before the optimizer, if a loss is not finite."""
+        if not self.processes.sum(self._loss).isfinite():
+            self._stop("loss")
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """Return the gradient norm; stop before the optimizer steps if it is not finite."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        # DeepSpeed steps by itself, and skips the step; half precision skips steps until its loss scale fits
+        is_skipped = self.accelerator.optimizer_step_was_skipped
+        if not self.args.fp16 and (is_skipped or not math.isfinite(norm)):
+            self._stop("gradient")
+        return norm
+
+    def _stop(self, what: str) -> NoReturn:
+        """Save the completions that are to blame, and the policy, and end the run."""
+        update = self.state.global_step
+        folder = self._roller.folder / FOLDER / f"update-{update + 1}"
+        blamed = self._blamed()
+        guilty = [item for item in blamed if item["not_finite"]]
+        kept = guilty or blamed
+        rows = self._update_rows().rows(
+            torch.tensor([item["row"] for item in kept], dtype=torch.long)
+        )
+        save(folder, self.processes.rank, rows, kept)
+        self.save_model(str(folder / "policy"))
+        count = sum(self.processes.gather_list([len(guilty)]))
+        which = (
+            f"{plural(count, 'completion')} with numbers that are not finite: "
+            if count
+            else "no completion shows it by itself; all of the update: "
+        )
+        raise NotFiniteError(
+            f"update {update + 1}: the {what} is not finite. The optimizer has not stepped: the policy is that of update "
+            f"{update}, saved in {folder / 'policy'}; {which}{folder}/rank-*.jsonl. Usual causes: a learning rate that is "
+            "too high, a model.dtype that is too narrow, damaged weights"
+        )
+
+    @torch.no_grad()
+    def _blamed(self) -> list[dict[str, Any]]:
+        """Return what is said of each of this process's rows of the update, first of all what is not finite in it."""
+        found: list[dict[str, Any]] = []
+        texts = self._tokenizer.batch_decode
+        for mine in self._mine:
+            inputs = self._micro_batch(mine)
+            rows, decision = inputs["rows"], inputs["decision"]
+            seen, _ = self._forward(self.model, rows, self._objective.chain.statistics)
+            batch = token_batch(rows, seen)
+            each = torch.arange(len(rows)).split(1)
+            losses = [self._objective.loss(batch.rows(i), decision.rows(i))[0] for i in each]
+            wrong = faults(batch, torch.stack(losses))
+            prompts = texts([rows.prompt_ids[i][rows.prompt_mask[i]] for i in range(len(rows))])
+            completions = texts(
+                [rows.completion_ids[i][rows.completion_mask[i]] for i in range(len(rows))]
+            )
+            found += [
+                {
+                    "row": row,
+                    "not_finite": wrong[i],
+                    "loss": str(float(losses[i])),
+                    "lowest_logprob": str(float(batch.logprobs[i].min())),
+                    "reward": float(rows.rewards[i]),
+                    "advantage": float(rows.advantages[i, 0]),
+                    "prompt": prompts[i],
+                    "completion": completions[i],
+                }
+                for i, row in enumerate(mine.tolist())
+            ]
+        return found
+
+    # ------------------------------------------------------------------ an update, without training
 
     def losses(self, rows: RolloutBatch, update: int = 0) -> Iterator[Tensor]:
         """Yield the loss of each micro-batch of one update on a given generation, without training.
@@ -590,23 +738,8 @@ class Trainer(GRPOTrainer):
         """
         self._take_rollout(rows)
         self._begin_update(update, with_idle_rows=with_idle_rows)
-        for number in range(self._plan.accumulation):
-            yield self._part(self.model, self._micro_batch(number))
-
-    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
-        """Run one micro-batch; after an update's last, advance the controls."""
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        if self._certificate is not None:
-            report = self._certificate.report
-            self._count(
-                {
-                    "kernel/left_out": self._pair(report.left_out, report.whole),
-                    "kernel/tiles_made": self._pair(report.tiles_made, report.tiles),
-                }
-            )
-        if self._step % self._plan.accumulation == 0:
-            self._end_update()
-        return loss
+        for mine in self._mine:
+            yield self._part(self.model, self._micro_batch(mine))
 
     def _end_update(self) -> None:
         means = self.means()
@@ -673,63 +806,108 @@ class Trainer(GRPOTrainer):
         """Leave the card to `rlvr export`: TRL's would name a method that this is not."""
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        """Write a checkpoint; where the disk is full, say so and go on with those that are there."""
+        folder = Path(self.args.output_dir)
+        update = self.state.global_step
+        if not self._has_room(folder):
+            return
         if self.args.should_save:
-            folder.mkdir(parents=True, exist_ok=True)
-            state = {
-                "controls": self.control_state,
-                "last_entropy": self._last_entropy,
-                "rollout_stats": self._rollout_stats,
-            }
-            if self._roller.dynamic is not None:
-                state["stream"] = self._supply.save(folder)
-            (folder / CONTROL_STATE).write_text(json.dumps(state, indent=1))
-            if self.state.global_step % self._plan.updates_per_rollout and self._rollout:
-                torch.save(vars(self._rollout.to("cpu")), folder / ROLLOUT)
-        # transformers writes trainer_state.json last: a checkpoint with one is whole
-        super()._save_checkpoint(model, trial)
+            self._save_own(checkpoint.place(folder) / f"{checkpoint.PREFIX}{update}")
+        self.processes.wait()
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            if (
+                self.processes.count > 1
+            ):  # the others wait for this one: an end is better than a hang
+                raise
+            self._say_unsaved(str(error).partition("\n")[0])
+            checkpoint.remains(folder)
+            return
+        self.processes.wait()
+        if self.args.should_save:
+            checkpoint.publish(
+                folder, f"{checkpoint.PREFIX}{update}", keep=self.args.save_total_limit
+            )
+        self.processes.wait()
 
-    def restore(self, checkpoint: Path) -> int:
+    def _get_output_dir(self, trial: Any) -> str:
+        """Return where TRL writes a checkpoint, which is not where it will be found."""
+        return str(Path(super()._get_output_dir(trial)) / checkpoint.WRITING)
+
+    def _save_own(self, folder: Path) -> None:
+        """Write what TRL does not know of."""
+        folder.mkdir()
+        state = {
+            "controls": self.control_state,
+            "last_entropy": self._last_entropy,
+            "rollout_stats": self._rollout_stats,
+        }
+        if self._roller.dynamic is not None:
+            state["stream"] = self._supply.save(folder)
+        (folder / CONTROL_STATE).write_text(json.dumps(state, indent=1))
+        if self.state.global_step % self._plan.updates_per_rollout and self._rollout:
+            torch.save(vars(self._rollout.to("cpu")), folder / ROLLOUT)
+
+    def _has_room(self, folder: Path) -> bool:
+        """Return whether every process finds room for a checkpoint: the last one's size, or that of weights and optimizer."""
+        folder.mkdir(parents=True, exist_ok=True)
+        needed = checkpoint.size(checkpoint.checkpoints(folder)[:1])
+        if not needed:
+            trained = [p for p in self.model.parameters() if p.requires_grad]
+            # Adam keeps two numbers for each weight
+            needed = 3 * sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in trained)
+        free = min(self.processes.gather_list([shutil.disk_usage(folder).free]))
+        if free < needed:
+            self._say_unsaved(f"{needed / 2**30:.1f} GiB are needed, {free / 2**30:.1f} are free")
+        return free >= needed
+
+    def _say_unsaved(self, reason: str) -> None:
+        say(
+            f"checkpoint of update {self.state.global_step} was not written to {self.args.output_dir}: {reason}; training "
+            "goes on, and the next checkpoint is tried"
+        )
+
+    def restore(self, folder: Path) -> int:
         """Take up controls, generation and place of a checkpoint, and return its update; weights come with `train`.
 
         Raises:
             ValueError: If the checkpoint lacks them, or was made with other controls.
         """
-        path = checkpoint / CONTROL_STATE
+        path = folder / CONTROL_STATE
         if not path.is_file():
-            raise ValueError(f"{checkpoint} has no {CONTROL_STATE}; it is not a checkpoint of rlvr")
+            raise ValueError(f"{folder} has no {CONTROL_STATE}; it is not a checkpoint of rlvr")
         state = json.loads(path.read_text())
         expected, found = sorted(self.control_state), sorted(state["controls"])
         if expected != found:
             raise ValueError(
-                f"{checkpoint} was made with the entropy controls {found}, the recipe has {expected}; resume with the "
+                f"{folder} was made with the entropy controls {found}, the recipe has {expected}; resume with the "
                 "recipe of the run (resolved.yaml)"
             )
         try:
             self._objective.chain.check_resumed(state["controls"])
         except ValueError as error:
             raise ValueError(
-                f"{checkpoint / CONTROL_STATE}: {error}; resume from another checkpoint, or start a new run"
+                f"{folder / CONTROL_STATE}: {error}; resume from another checkpoint, or start a new run"
             ) from None
         self.control_state = state["controls"]
         self._last_entropy = state["last_entropy"]
         self._rollout_stats = state["rollout_stats"]
         if self._roller.dynamic is not None:
-            self._supply = self._saved_supply(state, checkpoint)
-        update = int(checkpoint.name.split("-")[1])
-        self._step = update * self._plan.accumulation
+            self._supply = self._saved_supply(state, folder)
+        update = checkpoint.update_of(folder)
         if update % self._plan.updates_per_rollout:
-            saved = torch.load(checkpoint / ROLLOUT, weights_only=True)
+            saved = torch.load(folder / ROLLOUT, weights_only=True)
             self._take_rollout(RolloutBatch(**saved).to(self.processes.device))
         return update
 
-    def _saved_supply(self, state: Mapping[str, Any], checkpoint: Path) -> Supply:
+    def _saved_supply(self, state: Mapping[str, Any], folder: Path) -> Supply:
         if "stream" not in state:
             raise ValueError(
-                f"{checkpoint} was made without rollout.dynamic_sampling; resume with the recipe of the run "
+                f"{folder} was made without rollout.dynamic_sampling; resume with the recipe of the run "
                 "(resolved.yaml)"
             )
-        return Supply.load(state["stream"], checkpoint)
+        return Supply.load(state["stream"], folder)
 
 
 class _Clock(TrainerCallback):

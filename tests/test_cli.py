@@ -85,7 +85,7 @@ assert not heavy, heavy
         ("rollout.group_siz=8", "Did you mean 'group_size'"),
         ("rollout.group_size=many", "an integer"),
         ("rollout.group_size=1", "every advantage is 0"),
-        ("training.micro_batch_size=7", "do not divide into 7"),
+        ("training.tokens_per_micro_batch=7", "set it to"),
         ("entropy=[clipcov]", "Did you mean 'clip_cov'"),
         ("entropy=[{clip_cov: {fraction: 2}}]", "at most 1"),
     ],

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 DDP_TIMEOUT = 1800
 """Seconds after which processes give up waiting, where the recipe does not say: TRL's default."""
+SHORTEST_BEAT = 0.1
+"""Seconds."""
 
 
 def combination_problems(recipe: Recipe) -> list[Problem]:
@@ -27,6 +29,7 @@ def combination_problems(recipe: Recipe) -> list[Problem]:
         *_rollout_problems(recipe),
         *_method_problems(recipe),
         *_training_problems(recipe),
+        *_monitor_problems(recipe),
         *_kernel_problems(recipe),
         *_evaluation_problems(recipe),
     ]
@@ -185,6 +188,23 @@ def _function_problems(path: Path, item: NamedItem, module: str) -> Iterator[Pro
             yield Problem(path, text)
 
 
+def _micro_batch_problems(recipe: Recipe) -> Iterator[Problem]:
+    tokens, rows = recipe.training.tokens_per_micro_batch, recipe.training.micro_batch_size
+    if tokens is None:
+        return
+    by_tokens, by_rows = ("training", "tokens_per_micro_batch"), ("training", "micro_batch_size")
+    if rows is not None:
+        text = f"is {tokens} and training.micro_batch_size is {rows}; keep one, and set the other to null."
+        yield Problem(by_tokens, text, also=(by_rows,))
+    completion, prompt = recipe.rollout.max_completion_length, recipe.data.max_prompt_length or 1
+    if tokens < completion + prompt:
+        text = (
+            f"is {tokens}, but one completion may have {completion} tokens (rollout.max_completion_length) after a prompt "
+            f"of {prompt}; set it to {completion + prompt} or more."
+        )
+        yield Problem(by_tokens, text, also=(("rollout", "max_completion_length"),))
+
+
 def _training_problems(recipe: Recipe) -> Iterator[Problem]:
     training = recipe.training
     updates, epochs = ("training", "updates"), ("training", "epochs")
@@ -198,13 +218,14 @@ def _training_problems(recipe: Recipe) -> Iterator[Problem]:
         )
         yield Problem(updates, text, also=(epochs,))
     yield from training_problems(training.model_extra or {}, list(type(training).model_fields))
+    yield from _micro_batch_problems(recipe)
     rewards = recipe.rewards
     if rewards.batch_deadline < rewards.deadline:
         text = (
             f"is {rewards.batch_deadline:g} s, less than rewards.deadline {rewards.deadline:g} s."
         )
         yield Problem(("rewards", "batch_deadline"), text, also=(("rewards", "deadline"),))
-    patience = (training.model_extra or {}).get("ddp_timeout", DDP_TIMEOUT)
+    patience = collective_timeout(recipe)
     if isinstance(patience, int | float) and rewards.batch_deadline >= patience:
         text = (
             f"is {rewards.batch_deadline:g} s, but processes give up waiting for each other after "
@@ -212,6 +233,30 @@ def _training_problems(recipe: Recipe) -> Iterator[Problem]:
             "below that, or raise training.ddp_timeout."
         )
         yield Problem(("rewards", "batch_deadline"), text, also=(("training", "ddp_timeout"),))
+
+
+def collective_timeout(recipe: Recipe) -> float:
+    """Return the seconds after which a process that waits for the others ends the run."""
+    return (recipe.training.model_extra or {}).get("ddp_timeout", DDP_TIMEOUT)
+
+
+def _monitor_problems(recipe: Recipe) -> Iterator[Problem]:
+    every, stall_after = recipe.monitor.heartbeat_every, recipe.monitor.stall_after
+    if 0 < every < SHORTEST_BEAT:
+        text = f"is {every:g} s; it must be 0 (none) or at least {SHORTEST_BEAT:g} s."
+        yield Problem(("monitor", "heartbeat_every"), text)
+    if stall_after is None:
+        return
+    if stall_after < every:
+        text = f"is {stall_after:g} s, but is looked at every {every:g} s only; raise it, or lower monitor.heartbeat_every."
+        yield Problem(("monitor", "stall_after"), text, also=(("monitor", "heartbeat_every"),))
+    patience = collective_timeout(recipe)
+    if isinstance(patience, int | float) and stall_after >= patience:
+        text = (
+            f"is {stall_after:g} s, but a run whose processes wait for each other ends after training.ddp_timeout "
+            f"({patience:g} s); set it below that, or to null (80 % of it)."
+        )
+        yield Problem(("monitor", "stall_after"), text, also=(("training", "ddp_timeout"),))
 
 
 def _kernel_problems(recipe: Recipe) -> Iterator[Problem]:
@@ -280,6 +325,9 @@ def _moot(recipe: Recipe) -> Iterator[tuple[Path, Path, str]]:
     if recipe.export.to is None and not recipe.export.private:
         text = "has no effect without export.to."
         yield ("export", "private"), ("export", "to"), text
+    if recipe.monitor.heartbeat_every == 0 and recipe.monitor.stall_after is not None:
+        text = f"is {show(recipe.monitor.stall_after)}, but monitor.heartbeat_every is 0: nobody looks; set it to 5."
+        yield ("monitor", "stall_after"), ("monitor", "heartbeat_every"), text
     if recipe.training.save_every == 0 and recipe.training.keep_checkpoints != 2:
         text = "has no effect with save_every 0: there is one checkpoint, at the end."
         yield ("training", "keep_checkpoints"), ("training", "save_every"), text

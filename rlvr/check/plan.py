@@ -1,7 +1,8 @@
 """From prompts, groups and updates to the numbers of a trainer, for any number of processes.
 
 With P prompts a rollout, M prompts an update, G completions a prompt and W processes, a process has
-M G / W completions of each update, in micro-batches of b. A plan exists when W divides M G and b divides the share.
+M G / W completions of each update, in micro-batches of at most b completions or of at most so many tokens. A plan exists
+when W divides M G.
 """
 
 import math
@@ -30,9 +31,9 @@ class BatchPlan:
     passes: int
     """Passes over each rollout."""
     micro_batch_size: int
-    """b: completions of one forward and backward pass of one process."""
-    accumulation: int
-    """Micro-batches of one update on one process."""
+    """b: completions of one forward and backward pass of one process, at most."""
+    tokens_per_micro_batch: int | None = None
+    """Tokens of one such pass, padding counted, at most; None: as many as b completions have."""
 
     @property
     def completions_per_rollout(self) -> int:
@@ -48,6 +49,16 @@ class BatchPlan:
     def completions_per_process(self) -> int:
         """P G / W: completions of a rollout on one process."""
         return self.completions_per_rollout // self.processes
+
+    @property
+    def share(self) -> int:
+        """M G / W: completions of an update on one process."""
+        return self.completions_per_update // self.processes
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches of an update on one process where all its completions teach, cut by completions."""
+        return -(-self.share // self.micro_batch_size)
 
     @property
     def updates_per_rollout(self) -> int:
@@ -87,13 +98,15 @@ class BatchPlan:
         raise_problems([Problem(("rollout", "prompts_per_rollout"), text)], "recipe")
 
     def trl_arguments(self) -> dict[str, int]:
-        """Return TRL's names for the plan: arguments of `GRPOConfig`."""
-        steps = self.updates_per_pass * self.accumulation
+        """Return TRL's names for the plan: arguments of `GRPOConfig`.
+
+        A step of TRL's is a whole update: its micro-batches, whose number may differ from update to update, are ours.
+        """
         return {
             "num_generations": self.group_size,
-            "per_device_train_batch_size": self.micro_batch_size,
-            "gradient_accumulation_steps": self.accumulation,
-            "steps_per_generation": steps,
+            "per_device_train_batch_size": self.share,
+            "gradient_accumulation_steps": 1,
+            "steps_per_generation": self.updates_per_pass,
             "num_iterations": self.passes,
         }
 
@@ -108,11 +121,7 @@ class BatchPlan:
             f"update    {self.prompts_per_update} prompts = {self.completions_per_update} completions; "
             f"{updates} update{'s' if updates > 1 else ''} per rollout"
             + (f" in {self.passes} passes" if self.passes > 1 else ""),
-            f"process   {self.completions_per_update // self.processes} completions an update = "
-            f"{self.accumulation} micro-batch{'es' if self.accumulation > 1 else ''} of "
-            f"{self.micro_batch_size}",
-            "TRL       "
-            + ", ".join(f"{key} {value}" for key, value in self.trl_arguments().items()),
+            f"process   {self.share} completions an update, in {self._micro_batches()}",
         ]
         if updates == 1:
             lines.append(
@@ -120,6 +129,13 @@ class BatchPlan:
                 "ratio does nothing"
             )
         return "\n".join(lines)
+
+    def _micro_batches(self) -> str:
+        if self.tokens_per_micro_batch is not None:
+            return f"micro-batches of up to {self.tokens_per_micro_batch:,} tokens"
+        count = self.micro_batches
+        upto = "" if count * self.micro_batch_size == self.share else "up to "
+        return f"{count} micro-batch{'es' if count > 1 else ''} of {upto}{self.micro_batch_size}"
 
 
 def plan_batches(recipe: Recipe, processes: int = 1) -> BatchPlan:
@@ -135,6 +151,7 @@ def plan_batches(recipe: Recipe, processes: int = 1) -> BatchPlan:
     if processes < 1:
         raise ValueError(f"processes is {processes}; it must be at least 1")
     rollout, asked = recipe.rollout, recipe.training.micro_batch_size
+    tokens = recipe.training.tokens_per_micro_batch
     total = rollout.prompts_per_update * rollout.group_size
     if total % processes:
         step = processes // math.gcd(processes, rollout.group_size)
@@ -149,22 +166,15 @@ def plan_batches(recipe: Recipe, processes: int = 1) -> BatchPlan:
         )
         raise_problems([Problem(("rollout", "prompts_per_update"), text)], recipe.name)
     share = total // processes
-    size = max(size for size in divisors(share) if size <= LARGEST_DEFAULT)
-    if asked is not None:  # more than there is means all of it
-        size = min(asked, share)
-    if share % size:
-        text = (
-            f"is {size}, but a process has {share} completions of each update ({total} on {processes} "
-            f"process{'es' if processes > 1 else ''}), which do not divide into {size}; set it to "
-            f"{nearest(size, divisors(share))}, or null to have it chosen."
-        )
-        raise_problems([Problem(("training", "micro_batch_size"), text)], recipe.name)
+    size = asked or LARGEST_DEFAULT
+    if tokens is not None:  # which alone decide
+        size = share
     return BatchPlan(
         processes=processes,
         prompts_per_rollout=rollout.prompts_per_rollout,
         prompts_per_update=rollout.prompts_per_update,
         group_size=rollout.group_size,
         passes=rollout.passes,
-        micro_batch_size=size,
-        accumulation=share // size,
+        micro_batch_size=min(size, share),
+        tokens_per_micro_batch=tokens,
     )

@@ -5,6 +5,7 @@ The first depends on the rows alone, never on the layout. The second is free: lo
 """
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from rlvr.batch import Origin, RolloutBatch
@@ -23,21 +24,53 @@ def assign_updates(rollout: RolloutBatch, prompts_per_update: int, updates: int)
     return [(update == number).nonzero().squeeze(-1) for number in range(updates)]
 
 
-def deal(lengths: Tensor, processes: int, micro_batches: int) -> list[list[Tensor]]:
-    """Return the rows of each micro-batch: `[process][micro-batch] -> positions in lengths`.
+def deal(
+    prompts: Int[Tensor, " N"],
+    completions: Int[Tensor, " N"],
+    *,
+    processes: int = 1,
+    most_rows: int,
+    most_tokens: int | None = None,
+) -> list[list[Tensor]]:
+    """Return the rows of each micro-batch: `[process][micro-batch] -> positions`.
 
-    Rows are ordered by length, the longest first; consecutive rows form the micro-batches that run at the same
-    time and are dealt to the processes in turn. Sizes differ by one at most for each; some may be empty.
+    Rows are ordered by the length of their completions, the longest first; consecutive rows form the micro-batches that
+    run at the same time and are dealt to the processes in turn. Every process has as many micro-batches, at least one;
+    their sizes differ by one at most, so that some may be empty.
 
     Args:
-        lengths: Tokens of each row of an update, (N,).
-        processes: How many share the update.
-        micro_batches: Of each process.
+        prompts: Tokens of each row's prompt.
+        completions: Tokens of each row's completion.
+        processes: How many share the rows.
+        most_rows: Of a micro-batch.
+        most_tokens: Of a micro-batch, padding counted; a row that is longer is alone. None: any number.
 
     Example:
-        >>> deal(torch.tensor([5, 9, 7, 1]), processes=1, micro_batches=2)
+        >>> deal(torch.tensor([3, 3, 3, 3]), torch.tensor([5, 9, 7, 1]), most_rows=2)
         [[tensor([1, 2]), tensor([0, 3])]]
+        >>> deal(torch.tensor([3, 3, 3, 3]), torch.tensor([5, 9, 7, 1]), most_rows=4, most_tokens=20)
+        [[tensor([1]), tensor([2, 0]), tensor([3])]]
     """
-    order = lengths.argsort(descending=True, stable=True)
-    slots = torch.tensor_split(order, micro_batches)
+    order = completions.argsort(descending=True, stable=True)
+    if most_tokens is None:
+        slots = torch.tensor_split(order, max(-(-len(order) // (processes * most_rows)), 1))
+    else:
+        sizes = _sizes(prompts[order], completions[order], processes, most_rows, most_tokens)
+        slots = order.split(sizes)
     return [[slot[process::processes] for slot in slots] for process in range(processes)]
+
+
+def _sizes(
+    prompts: Tensor, completions: Tensor, processes: int, most_rows: int, most_tokens: int
+) -> list[int]:
+    """Return the rows of each slot of all processes: as many as fit, one after the other."""
+    sizes, size, prompt, completion = [], 0, 0, 0
+    for own_prompt, own_completion in zip(prompts.tolist(), completions.tolist(), strict=True):
+        wider = max(prompt, own_prompt), max(completion, own_completion)
+        rows = size // processes + 1
+        if size and (rows > most_rows or rows * sum(wider) > most_tokens):
+            sizes.append(size)
+            size, wider = 0, (own_prompt, own_completion)
+        size += 1
+        prompt, completion = wider
+    return [*sizes, size]

@@ -15,6 +15,7 @@ from rlvr.processes import Processes
 from rlvr.rewards.scorer import Scored, Scorer
 from rlvr.rewards.verdict import Outcome, Sample
 from rlvr.rollout.completion import Completion, as_rows, with_scores
+from rlvr.rollout.draws import seed_of
 from rlvr.rollout.rows import sampled_by
 
 logger = logging.getLogger(__name__)
@@ -32,9 +33,9 @@ class Policy(Protocol):
         """The processes of the run."""
 
     def complete(
-        self, prompts: list[Any], *, seed: int, temperature: float | None = None
+        self, prompts: list[Any], *, seeds: Sequence[int], temperature: float | None = None
     ) -> list[Completion]:
-        """Return one completion for each of this process's prompts."""
+        """Return one completion for each of this process's prompts, each by its own seed."""
 
     def look(self, rows: RolloutBatch, names: Collection[str] = ()) -> Seen:
         """Return this process's rows as the policy sees them, with the named statistics, without gradient."""
@@ -114,7 +115,7 @@ class Sampler:
 
         Args:
             requests: Rows of the data, one for each completion; the same on every process.
-            seed: Of the sampling.
+            seed: Of the sampling; each completion has one of its own, of this, its prompt and its place.
             origin: Of the rows.
             first_group: Group of the first completions.
             group_size: Completions per prompt; None: the plan's.
@@ -126,18 +127,18 @@ class Sampler:
         places = processes.share(len(requests))
         numbers = [requests[place % len(requests)] for place in places]
         prompts = [self.rows[number]["prompt"] for number in numbers]
+        seeds = [seed_of(seed, *pair) for pair in zip(numbers, places, strict=True)]
+        heartbeat = processes.heartbeat
+        with heartbeat.phase("sampling"):
+            sampled = self.policy.complete(prompts, seeds=seeds, temperature=temperature)
         completions = [
             replace(item, row=number, place=place if place < len(requests) else -1)
-            for item, number, place in zip(
-                self.policy.complete(prompts, seed=seed, temperature=temperature),
-                numbers,
-                places,
-                strict=True,
-            )
+            for item, number, place in zip(sampled, numbers, places, strict=True)
         ]
         before = monotonic()
         size = group_size or self.group_size
-        scored = self._score(completions, size)
+        with heartbeat.phase("scoring"):
+            scored = self._score(completions, size)
         scoring = monotonic() - before
         rows = as_rows(
             completions,
@@ -154,12 +155,13 @@ class Sampler:
 
     def _seen(self, rows: RolloutBatch, statistics: bool) -> RolloutBatch:
         """Return this process's rows with what the policy, if it is asked, and the reference make of them."""
-        if statistics:
-            chain = self.objective.chain
-            seen = self.policy.look(rows, chain.statistics | chain.old_statistics)
-            rows = sampled_by(rows, seen)
-        if self._needs_reference:
-            rows = replace(rows, ref_logprobs=self.policy.reference_logprobs(rows))
+        with self.policy.processes.heartbeat.phase("statistics"):
+            if statistics:
+                chain = self.objective.chain
+                seen = self.policy.look(rows, chain.statistics | chain.old_statistics)
+                rows = sampled_by(rows, seen)
+            if self._needs_reference:
+                rows = replace(rows, ref_logprobs=self.policy.reference_logprobs(rows))
         return rows
 
     def observed(self, rows: RolloutBatch) -> RolloutBatch:

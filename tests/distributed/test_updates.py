@@ -52,7 +52,7 @@ def test_the_number_of_processes_never_matters_to_a_gradient(found, name, update
         {cut: value for cut, value in cuts(found, "gradients", file, name).items() if chosen in cut}
         for file in ("one.0", "two.0")
     )
-    assert len(ones) == len(twos) == len(updates.ACCUMULATIONS)
+    assert len(ones) == len(twos) == len(updates.CUTS)
     whole, statistics = next(iter(ones.values()))
     assert whole.abs().max() > 1e-6
     for gradient, means in [*ones.values(), *twos.values()]:
@@ -76,6 +76,6 @@ def test_the_number_of_processes_never_matters_to_training(found, name):
 
 
 def test_the_comparison_sees_what_does_depend_on_the_cut(found):
-    one = found["one.0"]["gradients"]["micro_batch scope, 1 micro-batches, update 0"][0]
-    two = found["two.0"]["gradients"]["micro_batch scope, 1 micro-batches, update 0"][0]
+    one = found["one.0"]["gradients"]["micro_batch scope, 8 rows, update 0"][0]
+    two = found["two.0"]["gradients"]["micro_batch scope, 8 rows, update 0"][0]
     assert (one - two).abs().max() > 1e-6

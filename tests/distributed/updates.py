@@ -55,19 +55,23 @@ TRAINED = (
     *("adaptive_entropy", "ares", "dcpo", "entropy_budget", "measured anchor"),
 )
 """Cases that are trained; those with a state are among them."""
-ACCUMULATIONS = (1, 2, 3, 8)
-"""Micro-batches of an update on a process. An update has 5 to 10 rows: with 8, two processes are idle at times."""
+CUTS = {
+    "8 rows": {"micro_batch_size": 8},
+    "3 rows": {"micro_batch_size": 3},
+    "1 row": {"micro_batch_size": 1},
+    "60 tokens": {"micro_batch_size": 8, "tokens_per_micro_batch": 60},
+}
+"""Of micro-batches. An update has 5 to 10 rows, a row up to 18 tokens; with 1 row a process of two is idle at times."""
 
 
-def build(folder: Path, case: Case, accumulation: int, processes: int, **arguments: Any) -> Any:
+def build(folder: Path, case: Case, cut: str, processes: int, **arguments: Any) -> Any:
     """Return a trainer of a case. What an update lacks or has beyond 8 rows changes the sizes of micro-batches."""
-    size = max(8 // (processes * accumulation), 1)
     controls = chain(*(build_control(name, case.options.get(name, {})) for name in case.controls))
     reduce = case.aggregate
     if reduce is aggregate.sequence_sum:
         reduce = lambda mask, rows: aggregate.sequence_sum(mask, rows, length=8)
     objective = Objective(case.surrogate, reduce, controls, clip_high=0.28)
-    plan = tiny.plan(processes=processes, micro_batch_size=size, accumulation=accumulation)
+    plan = tiny.plan(processes=processes, **CUTS[cut])
     return tiny.trainer(folder, objective, plan, dtype=torch.float64, **arguments)
 
 
@@ -88,14 +92,14 @@ def gradients(folder: Path, processes: int) -> dict[str, Any]:
     """Return gradient and statistics of every case, cut and update."""
     found: dict[str, Any] = {}
     for name, case in CASES.items():
-        for accumulation in ACCUMULATIONS:
-            made = build(folder, case, accumulation, processes)
+        for cut in CUTS:
+            made = build(folder, case, cut, processes)
             rows = generation(case, made)
             for update in (0, 1):
                 flat = tiny.gradient(made, rows, update)
                 flat = made.accelerator.reduce(flat, reduction="mean")
                 means = made.means()
-                found[f"{name}, {accumulation} micro-batches, update {update}"] = (flat, means)
+                found[f"{name}, {cut}, update {update}"] = (flat, means)
     return found
 
 
@@ -108,11 +112,11 @@ def trained(folder: Path, processes: int) -> dict[str, Any]:
     """Return what two updates by `train` on a given generation end with: weights, metrics, control state."""
     found: dict[str, Any] = {}
     for name in TRAINED:
-        for accumulation in (1, 2, 4):
+        for cut in CUTS:
             made = build(
                 folder,
                 CASES[name],
-                accumulation,
+                cut,
                 processes,
                 optim="sgd",
                 max_grad_norm=0.5,
@@ -123,7 +127,7 @@ def trained(folder: Path, processes: int) -> dict[str, Any]:
             made.train()
             assert made.state.global_step == 2
             flat = torch.cat([p.detach().flatten() for p in made.model.parameters()])
-            found[f"{name}, {accumulation} micro-batches"] = (flat, made._row, made.control_state)
+            found[f"{name}, {cut}"] = (flat, made._row, made.control_state)
     return found
 
 

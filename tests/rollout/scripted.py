@@ -6,7 +6,7 @@ A completion's tokens are its row, the number of the call and its place, so that
 
 import sys
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ class Scripted:
         self,
         prompts: list[Any],
         *,
-        seed: int,  # noqa: ARG002
+        seeds: Sequence[int],  # noqa: ARG002
         temperature: float | None = None,  # noqa: ARG002
     ) -> list[Completion]:
         self.calls += 1

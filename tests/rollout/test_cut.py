@@ -14,21 +14,54 @@ from rlvr.rollout.stream import prompt_stream
 from tests.trainer import tiny
 
 
-@given(st.lists(st.integers(0, 30), min_size=1, max_size=60), st.integers(1, 5), st.integers(1, 6))
+rows_to_deal = st.lists(st.tuples(st.integers(1, 12), st.integers(0, 30)), max_size=60)
+
+
+def columns(pairs):
+    return torch.tensor(pairs, dtype=torch.long).view(-1, 2).unbind(-1)
+
+
+@given(rows_to_deal, st.integers(1, 5), st.integers(1, 9), st.none() | st.integers(1, 120))
 @settings(deadline=None)
-def test_every_row_is_dealt_once_and_evenly(lengths, processes, micro_batches):
-    dealt = deal(torch.tensor(lengths), processes, micro_batches)
-    rows = [int(row) for process in dealt for part in process for row in part]
-    assert sorted(rows) == list(range(len(lengths)))
-    for number in range(micro_batches):
-        sizes = [len(process[number]) for process in dealt]
+def test_every_row_is_dealt_once_and_evenly(pairs, processes, most_rows, most_tokens):
+    prompts, completions = columns(pairs)
+    dealt = deal(
+        prompts, completions, processes=processes, most_rows=most_rows, most_tokens=most_tokens
+    )
+    assert sorted(int(row) for process in dealt for part in process for row in part) == list(
+        range(len(pairs))
+    )
+    # in step: as many micro-batches everywhere, whose sizes differ by one at most
+    for slot in zip(*dealt, strict=True):
+        sizes = [len(part) for part in slot]
         assert max(sizes) - min(sizes) <= 1
+        assert max(sizes) <= most_rows
 
 
-@given(st.lists(st.integers(0, 30), min_size=8, max_size=60), st.integers(1, 4))
+@given(rows_to_deal, st.integers(1, 5), st.integers(1, 120))
 @settings(deadline=None)
-def test_a_micro_batch_holds_rows_of_neighbouring_lengths(lengths, micro_batches):
-    [parts] = deal(torch.tensor(lengths), 1, micro_batches)
+def test_a_micro_batch_keeps_to_its_tokens_and_no_smaller_number_would_do(pairs, processes, most):
+    prompts, completions = columns(pairs)
+
+    def tokens(rows):
+        return len(rows) * int(prompts[rows].max() + completions[rows].max()) if len(rows) else 0
+
+    dealt = deal(prompts, completions, processes=processes, most_rows=60, most_tokens=most)
+    for part in (part for process in dealt for part in process):
+        assert tokens(part) <= most or len(part) == 1
+    # greedy: the first row of the next slot would not have fitted
+    slots = [torch.cat(parts) for parts in zip(*dealt, strict=True)]
+    for slot, following in pairwise(slots):
+        order = completions[following].argsort(descending=True, stable=True)
+        wider = torch.cat([slot, following[order][:1]])
+        per_process = -(-len(wider) // processes)
+        assert per_process * int(prompts[wider].max() + completions[wider].max()) > most
+
+
+@given(st.lists(st.integers(0, 30), min_size=8, max_size=60), st.integers(1, 9))
+@settings(deadline=None)
+def test_a_micro_batch_holds_rows_of_neighbouring_lengths(lengths, most_rows):
+    [parts] = deal(torch.ones(len(lengths)), torch.tensor(lengths), most_rows=most_rows)
     taken = [sorted(lengths[int(row)] for row in part) for part in parts if len(part)]
     for longer, shorter in pairwise(taken):
         assert longer[0] >= shorter[-1]

@@ -74,9 +74,9 @@ def refused(tmp_path):
             id="rollout that is not cut into updates",
         ),
         pytest.param(
-            ["training.micro_batch_size=7"],
-            ["training.micro_batch_size is 7", "set it to 4 or 8"],
-            id="update that is not cut into micro-batches",
+            ["training.micro_batch_size=null", "training.tokens_per_micro_batch=8"],
+            ["training.tokens_per_micro_batch is 8", "set it to 9 or more"],
+            id="micro-batch that does not hold one completion",
         ),
         pytest.param(
             ["entropy=[clipcov]"],

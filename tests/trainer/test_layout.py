@@ -14,12 +14,15 @@ from tests.trainer import tiny
 
 OPTIONS: dict[str, dict[str, Any]] = dict(REACHES)
 CHAINS = [[], *([name] for name in control_names()), ["steer", "dph"]]
-CUTS = [(8, 1), (4, 2), (1, 8)]
+CUTS = [
+    {"micro_batch_size": 8},
+    {"micro_batch_size": 3},
+    {"micro_batch_size": 1},
+    {"micro_batch_size": 8, "tokens_per_micro_batch": 50},
+]
 
 
-def gradient(
-    folder: Path, names: list[str], cut: tuple[int, int], update: int, **parts: Any
-) -> Any:
+def gradient(folder: Path, names: list[str], cut: dict[str, int], update: int, **parts: Any) -> Any:
     controls = chain(*(build_control(name, OPTIONS.get(name, {})) for name in names))
     objective = Objective(
         parts.get("surrogate", surrogate.clipped),
@@ -27,7 +30,7 @@ def gradient(
         controls,
         clip_high=0.28,
     )
-    plan = tiny.plan(micro_batch_size=cut[0], accumulation=cut[1])
+    plan = tiny.plan(**cut)
     made = tiny.trainer(folder, objective, plan, dtype=torch.float64)
     batch = tiny.shaped(tiny.rollout(rehearsal="dph" in names), controls)
     flat = tiny.gradient(made, batch, update)
@@ -67,8 +70,8 @@ def test_micro_batch_scope_does_depend_on_the_cut(tmp_path: Path) -> None:
     """Otherwise the tests above would show nothing."""
     OPTIONS["steer"] = {"scope": "micro_batch"}
     try:
-        whole, _ = gradient(tmp_path, ["steer"], (8, 1), 0)
-        single, _ = gradient(tmp_path, ["steer"], (1, 8), 0)
+        whole, _ = gradient(tmp_path, ["steer"], CUTS[0], 0)
+        single, _ = gradient(tmp_path, ["steer"], {"micro_batch_size": 1}, 0)
     finally:
         del OPTIONS["steer"]
     assert (whole - single).abs().max() > 1e-6

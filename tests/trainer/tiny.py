@@ -37,7 +37,6 @@ def plan(**changes: int) -> BatchPlan:
         group_size=4,
         passes=1,
         micro_batch_size=8,
-        accumulation=1,
     )
     return replace(start, **changes)
 

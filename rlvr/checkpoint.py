@@ -1,0 +1,107 @@
+"""Checkpoints that are there whole or not at all: written under another name, made durable, renamed.
+
+    checkpoints/checkpoint-20      whole
+    checkpoints/.writing/...       being written, or left by a process that was killed
+
+A process that is killed while it writes leaves `.writing`, which the next run removes; one that is killed while it deletes
+leaves `.deleting`.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+PREFIX = "checkpoint-"
+WRITING = ".writing"
+DELETING = ".deleting"
+_LAST_WRITTEN = "trainer_state.json"
+"""By transformers."""
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints of a folder, the newest first."""
+    found = [path for path in folder.glob(f"{PREFIX}*") if path.name[len(PREFIX) :].isdigit()]
+    return sorted(found, key=update_of, reverse=True)
+
+
+def update_of(checkpoint: Path) -> int:
+    """Return the update after which a checkpoint was made.
+
+    Example:
+        >>> update_of(Path("runs/demo/checkpoints/checkpoint-20"))
+        20
+    """
+    return int(checkpoint.name.removeprefix(PREFIX))
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Return whether everything of a checkpoint was written: by its last file, which is JSON that can be read."""
+    try:
+        json.loads((checkpoint / _LAST_WRITTEN).read_text())
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def size(found: Iterable[Path]) -> int:
+    """Return the bytes of checkpoints."""
+    files = (path for folder in found for path in _files(folder) if path.is_file())
+    return sum(path.stat().st_size for path in files)
+
+
+def place(folder: Path) -> Path:
+    """Return an empty place in which a checkpoint is written."""
+    remains(folder)
+    path = folder / WRITING
+    path.mkdir(parents=True)
+    return path
+
+
+def remains(folder: Path) -> None:
+    """Remove what processes that were killed have left."""
+    for name in (WRITING, DELETING):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def publish(folder: Path, name: str, keep: int | None) -> None:
+    """Give a checkpoint that was written its name, and remove the oldest beyond `keep`.
+
+    Raises:
+        OSError: If the disk is full: then the checkpoint is not there, and the older ones are.
+    """
+    written = folder / WRITING / name
+    for path in _files(written):
+        _flush(path)
+    _delete(folder / name)  # a run that goes back writes it again
+    written.rename(folder / name)
+    _flush(folder)
+    for old in checkpoints(folder)[keep:] if keep else ():
+        _delete(old)
+    remains(folder)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for root, _, names in os.walk(folder):
+        yield from (Path(root) / name for name in names)
+        yield Path(root)
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _delete(folder: Path) -> None:
+    """Remove a folder that may hold a checkpoint: it is gone before its first file is."""
+    if not folder.exists():
+        return
+    gone = folder.parent / DELETING
+    shutil.rmtree(gone, ignore_errors=True)
+    folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
