@@ -116,11 +116,24 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check, print the plan and every value, and stop.")
     ] = False,
+    verify: Annotated[
+        int | None,
+        typer.Option(
+            "--verify-resume",
+            min=1,
+            metavar="K",
+            help="Compute K updates of the run again from a checkpoint, compare, and stop; exit code 1 if a number differs.",
+        ),
+    ] = None,
 ) -> None:
     """Train a recipe: rlvr train clip_cov training.updates=200.
 
     On several GPUs: accelerate launch -m rlvr.train RECIPE ...
     """
+    if verify is not None and (resume or dry_run):
+        raise ValueError(
+            f"--verify-resume only reads the run: give it without {'--resume' if resume else '--dry-run'}"
+        )
     recipe, origins, _ = _prepare(arguments, process_count())
     if dry_run:
         from rlvr.recipe import resolved_text
@@ -131,6 +144,12 @@ def train(
     from rlvr.train import run
 
     check_device(recipe)
+    if verify is not None:
+        from rlvr.verify_resume import verify_resume
+
+        if not verify_resume(recipe, verify):
+            raise typer.Exit(1)
+        return
     run(recipe, origins, resume=resume)
 
 
@@ -144,21 +163,64 @@ def check(
     data: Annotated[
         bool, typer.Option("--data/--no-data", help="Read local data and make tasks.")
     ] = True,
+    gpu: Annotated[
+        str | None,
+        typer.Option("--gpu", help="h100, a100-40, ...; default: the one here, else h100."),
+    ] = None,
+    zero: Annotated[
+        int | None,
+        typer.Option("--zero", min=0, max=3, help="Stage of DeepSpeed's ZeRO; 0: without it."),
+    ] = None,
+    accelerate_config: Annotated[
+        str | None,
+        typer.Option(
+            "--accelerate-config", help="Stage, offload and processes from a file, or from zero3."
+        ),
+    ] = None,
+    model_size: Annotated[
+        str | None,
+        typer.Option("--model-size", help="7b: where the model's configuration is out of reach."),
+    ] = None,
+    mean_length: Annotated[
+        int | None,
+        typer.Option(
+            "--mean-length", min=1, help="Tokens of a completion, for the time; default: the limit."
+        ),
+    ] = None,
 ) -> None:
-    """Say in seconds, without a GPU, whether a recipe can run, and how it will be cut."""
-    recipe, _, plan = _prepare(arguments, processes or process_count())
-    if data:
-        _check_data(recipe, plan)
+    """Say in seconds, without a GPU, whether a recipe can run, fits, and how long it takes.
+
+    Exit code 1: it does not fit on the GPU that is here or was named.
+    """
+    from rlvr.check.hardware import layout_of
+
+    launched = processes or (process_count() if process_count() > 1 else None)
+    layout = layout_of(zero, accelerate_config, launched)
+    recipe, _, plan = _prepare(arguments, layout.processes)
+    rows = _check_data(recipe, plan) if data else None
+    from rlvr.check.fit import Machine, report
+
+    training = recipe.training
+    updates = training.updates
+    if updates is None and training.epochs is not None and rows is not None:
+        updates = plan.updates(rows, training.epochs)
+    if not report(recipe, plan, Machine(layout, gpu, model_size, mean_length), updates):
+        raise typer.Exit(1)
     say("ok")
 
 
-def _check_data(recipe: "Recipe", plan: "BatchPlan") -> None:
-    """Load what is not on the hub, and look for the columns that the verifiers need."""
+def _check_data(recipe: "Recipe", plan: "BatchPlan") -> int | None:
+    """Load what is not on the hub, and look for the columns that the verifiers need.
+
+    Returns:
+        Prompts to train on; None: not read.
+    """
     from rlvr.check.combination import sources
     from rlvr.data.source import load_rows
     from rlvr.inputs import make_scorer
     from rlvr.recipe_error import dotted
 
+    prompts = None
     for path, source in sources(recipe):
         name = getattr(source, "name", dotted(path))
         if source.path is not None and not Path(source.path).exists():
@@ -177,6 +239,8 @@ def _check_data(recipe: "Recipe", plan: "BatchPlan") -> None:
         say(f"data      {name}: {len(rows)} rows")
         if source is recipe.data:
             plan.check_rows(len(rows))
+            prompts = len(rows)
+    return prompts
 
 
 @app.command()

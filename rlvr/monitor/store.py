@@ -87,7 +87,7 @@ class RunWriter:
         """
         if not isinstance(metrics.get("update"), int | np.integer):
             raise ValueError(f"a metrics row needs an integer 'update'; got {sorted(metrics)}")
-        row = {name: _plain(name, value) for name, value in metrics.items()}
+        row = plain_row(metrics)
         have_waited = len(self._waiting)
         self._waiting.append((json.dumps(row, allow_nan=False) + "\n").encode())
         error = self._write_waiting()
@@ -356,6 +356,11 @@ def free_folder(path: Path) -> Path:
         count += 1
         free = path.with_name(f"{path.name}_{count}")
     return free
+
+
+def plain_row(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metrics as a row of the run folder has them."""
+    return {name: _plain(name, value) for name, value in metrics.items()}
 
 
 def _plain(name: str, value: Any) -> Any:
