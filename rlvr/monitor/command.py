@@ -1,16 +1,17 @@
-"""`rlvr monitor`: the curves of runs as a picture and as a page, and where they stand as a table."""
+"""`rlvr monitor`: the curves of runs as a picture and as a page, where they stand as a table, and what each rank does."""
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 
 from rlvr.console import plain_table, say
 from rlvr.monitor.folders import run_folders
 from rlvr.monitor.store import METRICS_FILE, Run, read_run
+from rlvr.watch.beat import FOLDER, status
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,7 +23,7 @@ _REST = 4.0
 
 
 def monitor(runs: Sequence[Path], output: Path | None = None, *, watch: bool = False) -> None:
-    """Print where runs stand, and draw `curves.png` and a self-contained `curves.html`.
+    """Print what the ranks of runs do and where the runs stand, and draw `curves.png` and a self-contained `curves.html`.
 
     Args:
         runs: Run folders, or folders of runs.
@@ -36,6 +37,9 @@ def monitor(runs: Sequence[Path], output: Path | None = None, *, watch: bool = F
     if watch:
         _watch(runs, stem)
         return
+    # before what may be wrong: a run that hangs in its first rollout has no metrics
+    for line in now(runs):
+        say(line)
     loaded = [read_run(folder) for folder in _folders(runs)]
     paths = _draw(loaded, stem)
     Console().print(table(loaded))
@@ -59,6 +63,22 @@ def table(runs: Sequence[Run]) -> "Table":
     return out
 
 
+def now(runs: Sequence[Path]) -> list[str]:
+    """Return what each rank of runs that have not finished does, a line each.
+
+    Args:
+        runs: Run folders, or folders of runs.
+    """
+    inside = [file.parent for path in runs for file in sorted(path.glob(f"*/{FOLDER}"))]
+    found = {folder: lines for folder in [*runs, *inside] if (lines := status(folder))}
+    several = len(found) > 1
+    return [
+        f"now       {f'{folder}, ' if several else ''}{line}"
+        for folder, lines in found.items()
+        for line in lines
+    ]
+
+
 def _folders(runs: Sequence[Path]) -> list[Path]:
     """Return every run once, in the order given."""
     found = [folder for path in runs for folder in run_folders(path)]
@@ -73,6 +93,7 @@ def _draw(runs: Sequence[Run], stem: Path) -> tuple[Path, Path]:
 
 def _watch(runs: Sequence[Path], stem: Path) -> None:
     seen: dict[Path, int] = {}
+    shown: Table | str = ""
     _folders(runs)  # what is no run is said before waiting
     say(f"watching  {', '.join(map(str, runs))}; Ctrl-C ends")
     try:
@@ -82,12 +103,14 @@ def _watch(runs: Sequence[Path], stem: Path) -> None:
                 sizes = {folder: _size(folder) for folder in _folders(runs)}
                 if sizes != seen and (loaded := [read_run(f) for f, size in sizes.items() if size]):
                     seen, start = sizes, time.monotonic()
-                    live.update(table(loaded), refresh=True)
+                    shown = table(loaded)
+                    live.update(Group(shown, *now(runs)), refresh=True)
                     png, html = _draw(loaded, stem)
                     if not live.console.is_terminal:
                         rows = sum(len(run.updates) for run in loaded)
                         say(f"drawn     {png} and {html.name} from {rows} rows")
                     pause = max(POLL, _REST * (time.monotonic() - start))
+                live.update(Group(shown, *now(runs)), refresh=True)
                 time.sleep(pause)
     except KeyboardInterrupt:
         say(f"figure    {stem}.png")
