@@ -449,14 +449,19 @@ class Trainer(GRPOTrainer):
         A step of TRL's loop is a whole update, as the number of micro-batches differs from update to update.
         """
         self._started = time.monotonic()
-        in_rollout = self.state.global_step % self._plan.updates_per_rollout
+        heartbeat, update = self.processes.heartbeat, self.state.global_step
+        in_rollout = update % self._plan.updates_per_rollout
         if in_rollout == 0:
-            self._roll_out(inputs)
-        self._begin_update(in_rollout)
-        for micro_batch in self._micro_batches(model):
-            super().training_step(model, micro_batch, num_items_in_batch)
-            self._count_left_out()
+            with heartbeat.phase("rollout", update):
+                self._roll_out(inputs)
+        with heartbeat.phase("deciding", update):
+            self._begin_update(in_rollout)
+        with heartbeat.phase("training"):
+            for micro_batch in self._micro_batches(model):
+                super().training_step(model, micro_batch, num_items_in_batch)
+                self._count_left_out()
         self._end_update()
+        heartbeat.begin("optimizer")
         return self._loss
 
     def _micro_batches(self, model: Any) -> Iterator[dict[str, Any]]:
@@ -778,6 +783,7 @@ class Trainer(GRPOTrainer):
 
     def after_update(self) -> None:
         """Save and evaluate when it is time; called after the optimizer has stepped."""
+        self.processes.heartbeat.end()  # of the optimizer
         hooks, update = self.hooks, self.state.global_step
         is_last = update >= self.args.max_steps
         if is_last and hooks.save:
@@ -806,6 +812,10 @@ class Trainer(GRPOTrainer):
         """Leave the card to `rlvr export`: TRL's would name a method that this is not."""
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        with self.processes.heartbeat.phase("saving"):
+            self._try_to_save(model, trial)
+
+    def _try_to_save(self, model: Any, trial: Any) -> None:
         """Write a checkpoint; where the disk is full, say so and go on with those that are there."""
         folder = Path(self.args.output_dir)
         update = self.state.global_step

@@ -46,7 +46,7 @@ class Heartbeat:
 
     def __init__(self, record: int | None = None) -> None:
         self._record = record
-        self._phases: list[str] = []
+        self._phases: tuple[str, ...] = ()
         self._update = 0
         self._said = Record(_LOADING, 0, time.monotonic())
         if record is not None:
@@ -62,29 +62,32 @@ class Heartbeat:
             name: Of the phase, as users know it.
             update: Optimizer steps done; None: as was said last.
         """
+        outer = self._phases
         self.begin(name, update)
         try:
             yield
         except BaseException:
-            self._phases.pop()
+            self._phases = outer
             raise
         self.end()
 
     def begin(self, name: str, update: int | None = None) -> None:
         """Say that a phase begins; for those that do not end in the function in which they begin."""
-        self._phases.append(name)
+        self._phases = (*self._phases, name)
         self._update = self._update if update is None else update
-        self._say("/".join(self._phases))
+        self._say()
 
     def end(self) -> None:
         """Say that the phase begun last has ended."""
-        self._phases.pop()
-        self._say("/".join(self._phases) or BETWEEN)
+        self._phases = self._phases[:-1]
+        self._say()
 
-    def _say(self, phase: str) -> None:
-        if self._record is not None:
-            self._said = Record(phase, self._update, time.monotonic())
-            write(self._record, self._said)
+    def _say(self) -> None:
+        if self._record is None:
+            self._phases = ()
+            return
+        self._said = Record("/".join(self._phases) or BETWEEN, self._update, time.monotonic())
+        write(self._record, self._said)
 
     def finish(self) -> None:
         """Say that the process has done all it should."""
