@@ -13,7 +13,6 @@ from rlvr.rollout.rows import trim
 from rlvr.rollout.stream import prompt_stream
 from tests.trainer import tiny
 
-
 rows_to_deal = st.lists(st.tuples(st.integers(1, 12), st.integers(0, 30)), max_size=60)
 
 
