@@ -163,6 +163,26 @@ def trl_fields() -> dict[str, str]:
     return fields
 
 
+@cache
+def enum_values(package: str, file: str, name: str) -> tuple[str, ...]:
+    """Return the values of an enumeration of words in a package's file.
+
+    Example:
+        >>> enum_values("transformers", "trainer_utils.py", "SchedulerType")[:2]
+        ('linear', 'cosine')
+    """
+    tree = ast.parse((_package_folder(package) / file).read_text(encoding="utf-8"))
+    return tuple(
+        item.value.value
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and node.name == name
+        for item in node.body
+        if isinstance(item, ast.Assign)
+        and isinstance(item.value, ast.Constant)
+        and isinstance(item.value.value, str)
+    )
+
+
 def _package_folder(package: str) -> Path:
     from importlib.util import find_spec
 

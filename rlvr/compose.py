@@ -16,7 +16,7 @@ from typing import Any
 from rlvr.recipe_error import Path as Keys
 from rlvr.recipe_error import RecipeError, dotted, show
 from rlvr.recipe_yaml import parse_value, read_yaml
-from rlvr.suggest import closest
+from rlvr.suggest import did_you_mean
 
 SHIPPED = Path(__file__).parent / "recipes"
 OWN = ("name", "output", "source", "expect")
@@ -165,10 +165,8 @@ def find_recipe(given: str | Path, beside: Path | None = None) -> Path:
     for path in ((beside or Path()) / name, SHIPPED / name, SHIPPED / f"{name}.yaml"):
         if path.is_file():
             return path
-    suggestion = closest(Path(name).stem, shipped_recipes())
-    question = f" Did you mean '{suggestion}'?" if suggestion else ""
     raise RecipeError(
-        f"{name}: there is no such file or shipped recipe.{question} "
+        f"{name}: there is no such file or shipped recipe.{did_you_mean(Path(name).stem, shipped_recipes())} "
         f"Shipped: {', '.join(shipped_recipes())}."
     )
 
@@ -328,10 +326,8 @@ def _item_options(path: Keys, items: list, index: int) -> Keys:
 
 
 def _no_item(path: Keys, names: list[str], part: str) -> str:
-    suggestion = closest(part, names)
-    question = f" Did you mean '{suggestion}'?" if suggestion else ""
     example = f"[{{name: {part}, ...}}]" if path[-1] == "sets" else f"[{{{part}: {{}}}}]"
     return (
         f"command line: {dotted(path)} has no item '{part}' (it has: {', '.join(names) or 'none'})."
-        f"{question} To replace the list: {dotted(path)}='{example}'"
+        f"{did_you_mean(part, names)} To replace the list: {dotted(path)}='{example}'"
     )

@@ -86,7 +86,7 @@ def method_refusal(path, *overrides):
         ("entropy=[{steer: null, weight_min: 1}]", ["entropy[0]", "indent its options"]),
         ("rewards.verifiers=[maths]", ["unknown verifier 'maths'", "'math'", "file.py:function"]),
         ("rewards.batch_deadline=1800", ["batch_deadline is 1800", "training.ddp_timeout"]),
-        ("training.lr=1", ["training.lr is not a key", "learning_rate"]),
+        ("training.lr=1", ["training.lr is another library's name", "training.learning_rate"]),
         ("training.warmup_step=1", ["Did you mean 'warmup_steps'"]),
         ("training.warmup_steps=abc", ["training.warmup_steps is 'abc'", "float"]),
         ("training.num_generations=4", ["TRL's name", "rollout.group_size"]),

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rlvr import catalog
+from rlvr.check.schema import all_keys, elsewhere
 from rlvr.check.trl_names import training_problems
 from rlvr.recipe_error import Path, Problem, dotted, show
-from rlvr.suggest import closest, unknown_name
+from rlvr.suggest import did_you_mean, unknown_name
 
 if TYPE_CHECKING:
     from rlvr.compose import Origins
@@ -118,6 +119,14 @@ def _rollout_problems(recipe: Recipe) -> Iterator[Problem]:
         )
         keys = (("rollout", "prompts_per_update"),)
         yield Problem(("rollout", "prompts_per_rollout"), text, also=keys)
+    difficulty = rollout.difficulty
+    if difficulty is not None and difficulty.min_pass_rate > difficulty.max_pass_rate:
+        text = (
+            f"is {difficulty.min_pass_rate:g}, more than max_pass_rate {difficulty.max_pass_rate:g}: every prompt "
+            "would be left out; lower it."
+        )
+        keys = (("rollout", "difficulty", "max_pass_rate"),)
+        yield Problem(("rollout", "difficulty", "min_pass_rate"), text, also=keys)
     if rollout.engine == "vllm":
         yield from _vllm_problems(recipe)
 
@@ -176,9 +185,8 @@ def _function_problems(path: Path, item: NamedItem, module: str) -> Iterator[Pro
     for name, value in item.options.items():
         here = (*path, item.name, name)
         if name not in options:
-            suggestion = closest(name, options)
-            question = f" Did you mean '{suggestion}'?" if suggestion else ""
             names = ", ".join(options) or "no options"
+            question = did_you_mean(name, options)
             yield Problem(here, f"is not an option.{question} {item.name} takes: {names}.")
         elif not catalog.fits(value, options[name].annotation):
             yield Problem(here, f"is {show(value)}; it must be {options[name].annotation}.")
@@ -217,7 +225,12 @@ def _training_problems(recipe: Recipe) -> Iterator[Problem]:
             "(training.updates=null drops the updates)."
         )
         yield Problem(updates, text, also=(epochs,))
-    yield from training_problems(training.model_extra or {}, list(type(training).model_fields))
+    places = all_keys(type(recipe))
+    yield from training_problems(
+        training.model_extra or {},
+        list(type(training).model_fields),
+        lambda name: elsewhere(name, places),
+    )
     yield from _micro_batch_problems(recipe)
     rewards = recipe.rewards
     if rewards.batch_deadline < rewards.deadline:
@@ -328,6 +341,7 @@ def _moot(recipe: Recipe) -> Iterator[tuple[Path, Path, str]]:
     if recipe.monitor.heartbeat_every == 0 and recipe.monitor.stall_after is not None:
         text = f"is {show(recipe.monitor.stall_after)}, but monitor.heartbeat_every is 0: nobody looks; set it to 5."
         yield ("monitor", "stall_after"), ("monitor", "heartbeat_every"), text
+    yield from _moot_difficulty(recipe)
     if recipe.training.save_every == 0 and recipe.training.keep_checkpoints != 2:
         text = "has no effect with save_every 0: there is one checkpoint, at the end."
         yield ("training", "keep_checkpoints"), ("training", "save_every"), text
@@ -360,6 +374,20 @@ def _moot_algorithm(recipe: Recipe) -> Iterator[tuple[Path, Path, str]]:
     if algorithm.kl_coef == 0 and not algorithm.kl_correction:
         text = "is false, but kl_coef is 0: there is no KL to correct; set kl_coef."
         yield ("algorithm", "kl_correction"), ("algorithm", "kl_coef"), text
+
+
+def _moot_difficulty(recipe: Recipe) -> Iterator[tuple[Path, Path, str]]:
+    difficulty = recipe.rollout.difficulty
+    if difficulty is None or difficulty.filters:
+        return
+    for key in ("min_visits", "revisit_after"):
+        value = getattr(difficulty, key)
+        if value != type(difficulty).model_fields[key].default:
+            text = (
+                f"is {value:g}, but no prompt is left out with min_pass_rate 0 and max_pass_rate 1; set one of them, "
+                "or remove it."
+            )
+            yield ("rollout", "difficulty", key), ("rollout", "difficulty"), text
 
 
 def _moot_source(path: Path, source: DataSource) -> Iterator[tuple[Path, Path, str]]:

@@ -2,16 +2,21 @@
 
 import copy
 import types
+from collections.abc import Sequence
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from rlvr.catalog import trl_fields
+from rlvr.check.other_names import OTHER_NAMES
+from rlvr.check.trl_names import owner
 from rlvr.recipe_error import Path, Problem, dotted, show
-from rlvr.suggest import closest
+from rlvr.suggest import did_you_mean, misspelt, question
 
 _MOST_KEYS = 16
+_MOST_PLACES = 3
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
@@ -111,6 +116,9 @@ def _text(kind: str, path: Path, item: Any, schema: type[BaseModel], at: Path) -
         return f"is wrong: {message.removeprefix('Value error, ')}."
     annotation, metadata = _type_at(schema, path)
     allowed = describe(annotation, metadata)
+    choices = _choices(annotation)
+    if isinstance(given, str) and choices:
+        return f"is {show(given)}; it must be {allowed}.{did_you_mean(given, choices)}"
     if kind == "string_pattern_mismatch":
         allowed = "letters, digits, dot, dash and underscore, and begin with a letter or digit"
     return f"is {show(given)}; it must be {allowed}."
@@ -118,30 +126,49 @@ def _text(kind: str, path: Path, item: Any, schema: type[BaseModel], at: Path) -
 
 def _unknown_key(key: str, parent: Path, schema: type[BaseModel], at: Path) -> str:
     known = list(_fields_at(schema, parent))
-    suggestion = closest(key, known)
     listed = (
         ", ".join(known) if len(known) <= _MOST_KEYS else ", ".join(known[:_MOST_KEYS]) + ", ..."
     )
     allowed = f"{dotted((*at, *parent)) or 'A recipe'} takes: {listed}."
-    if suggestion:
-        return f"is not a key. Did you mean '{suggestion}'? {allowed}"
-    elsewhere = [path for path in _all_keys(schema) if path[-1] == key]
-    if elsewhere:
-        return f"is not a key here. Did you mean '{dotted(elsewhere[0])}'?"
-    near = closest(key, [str(path[-1]) for path in _all_keys(schema)])
-    if near:
-        [place, *_] = [path for path in _all_keys(schema) if path[-1] == near]
-        return f"is not a key. Did you mean '{dotted(place)}'? {allowed}"
-    return f"is not a key. {allowed}"
+    if near := misspelt(key, known):
+        return f"is not a key.{question(near)} {allowed}"
+    if not at and (instead := elsewhere(key, all_keys(schema))):
+        return instead
+    return f"is not a key.{did_you_mean(key, known) or _farther(key, schema)} {allowed}"
 
 
-def _all_keys(schema: type[BaseModel], at: Path = ()) -> list[Path]:
+def elsewhere(key: str, places: Sequence[Path]) -> str:
+    """Return a sentence about a key that exists in another place, or in another library; "" if in none.
+
+    Args:
+        key: The last part of what was written.
+        places: All keys of the schema.
+    """
+    ours = [dotted(path) for path in places if path[-1] == key]
+    if not ours and owner(key):
+        return f"is TRL's name; set {owner(key)} instead."
+    if not ours and key in trl_fields():
+        ours = [f"training.{key}"]
+    if ours:
+        return f"is not a key here.{question(ours[:_MOST_PLACES])}"
+    instead = OTHER_NAMES.get(key)
+    return f"is another library's name; set {instead} instead." if instead else ""
+
+
+def _farther(key: str, schema: type[BaseModel]) -> str:
+    """Return a question after a key of another place that is spelt almost so."""
+    places = {str(path[-1]): dotted(path) for path in reversed(all_keys(schema))}
+    return question([places[near] for near in misspelt(key, places)])
+
+
+def all_keys(schema: type[BaseModel], at: Path = ()) -> list[Path]:
+    """Return the keys of a schema and of its sections, those with few parts first."""
     keys: list[Path] = []
     for name, field in schema.model_fields.items():
         keys.append((*at, name))
         inner = _model_of(field.annotation)
         if inner is not None and at == ():
-            keys += _all_keys(inner, (name,))
+            keys += all_keys(inner, (name,))
     return sorted(keys, key=len)
 
 
@@ -245,6 +272,15 @@ def describe(annotation: Any, metadata: list[Any]) -> str:
         return "a mapping"
     word = _WORDS.get(annotation, "something else")
     return f"{word} {bounds}" if bounds and annotation in (int, float) else word
+
+
+def _choices(annotation: Any) -> list[str]:
+    """Return the words that a field takes."""
+    if get_origin(annotation) is Literal:
+        return [choice for choice in get_args(annotation) if isinstance(choice, str)]
+    if get_origin(annotation) in (Union, types.UnionType, Annotated):
+        return [word for part in get_args(annotation) for word in _choices(part)]
+    return []
 
 
 def _one_of(choices: tuple[Any, ...]) -> str:

@@ -1,8 +1,13 @@
-"""Fields of TRL's GRPOConfig that a recipe sets elsewhere, with the key that sets them."""
+"""Fields of TRL's GRPOConfig: those that a recipe sets elsewhere, with the key that sets them, and what the others take."""
 
-from rlvr.catalog import fits, trl_fields
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rlvr.catalog import enum_values, fits, trl_fields
 from rlvr.recipe_error import Problem, show
-from rlvr.suggest import closest
+from rlvr.suggest import did_you_mean, misspelt, question
 
 _LOSS = "algorithm.surrogate, algorithm.aggregate"
 _CONTROL = "an entropy control in `entropy`"
@@ -87,6 +92,73 @@ _PREFIXES = {
 }
 
 
+@dataclass(frozen=True)
+class Range:
+    """Numbers that a field takes.
+
+    Example:
+        >>> str(Range(ge=0, lt=1)), 1.0 in Range(ge=0, lt=1), math.inf in Range(ge=0)
+        ('at least 0 and below 1', False, False)
+    """
+
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+
+    def __contains__(self, value: Any) -> bool:
+        return (
+            -math.inf < value < math.inf
+            and (self.ge is None or value >= self.ge)
+            and (self.gt is None or value > self.gt)
+            and (self.le is None or value <= self.le)
+            and (self.lt is None or value < self.lt)
+        )
+
+    def __str__(self) -> str:
+        words = {"at least": self.ge, "above": self.gt, "at most": self.le, "below": self.lt}
+        return " and ".join(f"{w} {limit:g}" for w, limit in words.items() if limit is not None)
+
+
+_NOT_NEGATIVE, _POSITIVE, _SHARE = Range(ge=0), Range(gt=0), Range(ge=0, le=1)
+_PORT = Range(ge=1, le=65535)
+
+RANGES = {
+    "warmup_steps": _NOT_NEGATIVE,
+    "weight_decay": _NOT_NEGATIVE,
+    "adam_beta1": Range(ge=0, lt=1),
+    "adam_beta2": Range(ge=0, lt=1),
+    "adam_epsilon": _NOT_NEGATIVE,
+    "max_grad_norm": _NOT_NEGATIVE,
+    "neftune_noise_alpha": _NOT_NEGATIVE,
+    "torch_empty_cache_steps": _POSITIVE,
+    "dataloader_num_workers": Range(ge=0, le=1024),
+    "dataloader_prefetch_factor": _POSITIVE,
+    "ddp_bucket_cap_mb": _POSITIVE,
+    "ddp_timeout": Range(gt=0, le=10**8),
+    "router_aux_loss_coef": _NOT_NEGATIVE,
+    "pad_to_multiple_of": _POSITIVE,
+    "repetition_penalty": _POSITIVE,
+    "vllm_server_port": _PORT,
+    "vllm_server_timeout": _NOT_NEGATIVE,
+    "vllm_group_port": _PORT,
+    "vllm_gpu_memory_utilization": Range(gt=0, le=1),
+    "vllm_max_model_length": _POSITIVE,
+    "vllm_tensor_parallel_size": _POSITIVE,
+    "ref_model_mixup_alpha": _SHARE,
+    "ref_model_sync_steps": _POSITIVE,
+}
+"""Numbers that TRL's fields take where its own check comes late or never."""
+
+CHOICES: dict[str, Callable[[], tuple[str, ...]]] = {
+    "lr_scheduler_type": lambda: enum_values("transformers", "trainer_utils.py", "SchedulerType"),
+    "optim": lambda: enum_values("transformers", "training_args.py", "OptimizerNames"),
+    "vllm_mode": lambda: ("colocate", "server"),
+    "vllm_model_impl": lambda: ("vllm", "transformers"),
+}
+"""Words that TRL's fields take."""
+
+
 def owner(name: str) -> str | None:
     """Return the recipe key that takes the place of a TRL field; None: the field is free.
 
@@ -98,29 +170,51 @@ def owner(name: str) -> str | None:
     return OWNED.get(name) or next(prefixed, None)
 
 
-def training_problems(extra: dict[str, object], known: list[str]) -> list[Problem]:
+def training_problems(
+    extra: dict[str, object], known: list[str], elsewhere: Callable[[str], str]
+) -> list[Problem]:
     """Return what is wrong with the keys of `training` beyond our own.
 
     Args:
         extra: Those keys with their values.
         known: Our own keys.
+        elsewhere: Says what to write instead of a key that has its place elsewhere; "" of others.
     """
-    problems = []
-    for name, value in extra.items():
-        instead, fields = owner(name), trl_fields()
-        if instead is not None:
-            text = f"is TRL's name; set {instead} instead."
-        elif name not in fields:
-            free = [field for field in fields if owner(field) is None]
-            suggestion = closest(name, [*known, *free])
-            question = f" Did you mean '{suggestion}'?" if suggestion else ""
-            text = (
-                f"is not a key.{question} training takes: {', '.join(known)}, "
-                "and the other fields of TRL's GRPOConfig."
+    texts = {name: _problem(name, value, known, elsewhere) for name, value in extra.items()}
+    return [Problem(("training", name), text) for name, text in texts.items() if text]
+
+
+def _problem(name: str, value: object, known: list[str], elsewhere: Callable[[str], str]) -> str:
+    fields = trl_fields()
+    if owner(name) is not None:
+        return f"is TRL's name; set {owner(name)} instead."
+    if name in fields:
+        return _value_problem(name, value, fields[name])
+    free = [*known, *(field for field in fields if owner(field) is None)]
+    if not (near := misspelt(name, free)):
+        if owned := misspelt(name, OWNED):
+            return (
+                f"is not a key.{question(owned)} That is TRL's name; set {OWNED[owned[0]]} instead."
             )
-        elif not fits(value, fields[name]):
-            text = f"is {show(value)}; TRL takes {fields[name]}."
-        else:
-            continue
-        problems.append(Problem(("training", name), text))
-    return problems
+        if instead := elsewhere(name):
+            return instead
+    return (
+        f"is not a key.{question(near) or did_you_mean(name, free)} training takes: {', '.join(known)}, "
+        "and the other fields of TRL's GRPOConfig."
+    )
+
+
+def _value_problem(name: str, value: object, annotation: str) -> str:
+    if name in CHOICES:
+        words = CHOICES[name]()
+        near = did_you_mean(value, words) if isinstance(value, str) else ""
+        return "" if value in words else f"is {show(value)}; it is one of {', '.join(words)}.{near}"
+    if not fits(value, annotation):
+        return f"is {show(value)}; TRL takes {annotation}."
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        allowed = RANGES.get(name, Range())
+        if value not in allowed:
+            return (
+                f"is {show(value)}; it must be {allowed if name in RANGES else 'a finite number'}."
+            )
+    return ""
