@@ -18,7 +18,7 @@ from rlvr.watch import record
 from rlvr.watch.beat import FOLDER, Beat, describe, read_beat, status
 from rlvr.watch.heartbeat import NO_HEARTBEAT, Heartbeat, stack_signal, watched
 from rlvr.watch.stall import blame
-from tests.run import watched_rank
+from tests.run import launch, watched_rank
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a heartbeat needs Linux")
 
@@ -334,3 +334,94 @@ def test_a_setting_that_cannot_work_is_refused(item, texts):
     with pytest.raises(RecipeError) as error:
         load_recipe("demo", overrides=[item])
     assert all(text in str(error.value) for text in texts)
+
+
+def test_a_watched_run_is_bitwise_the_run_that_nobody_watches(tmp_path):
+    from safetensors.torch import load_file
+
+    arguments = (*launch.UNEVALUATED, "training.save_every=2")
+    launch.train(tmp_path / "alone", *arguments, "monitor.heartbeat_every=0")
+    # it is disturbed all the time: every phase of a tenth of a second is a stall
+    often = ("monitor.heartbeat_every=0.1", "monitor.stall_after=0.1")
+    launch.train(tmp_path / "watched", *arguments, *often)
+    assert not (tmp_path / "alone" / FOLDER).exists()
+    assert stalls(tmp_path / "watched")
+    assert beat(tmp_path / "watched").state == "finished"
+    rows, others = (launch.rows(tmp_path / name) for name in ("alone", "watched"))
+    assert [launch.numbers(row) for row in others] == [launch.numbers(row) for row in rows]
+    one, other = (
+        load_file(tmp_path / name / "final/model.safetensors") for name in ("alone", "watched")
+    )
+    assert all(one[name].equal(other[name]) for name in one)
+
+
+HANGS_ONCE = """
+import os, pathlib, time
+
+def reward(sample):
+    if os.environ["RANK"] == "1":
+        try:
+            pathlib.Path(__file__).with_name("hung").touch(exist_ok=False)
+        except FileExistsError:
+            return True
+        time.sleep(8)
+    return "*" in sample.completion
+"""
+
+
+@pytest.mark.slow
+def test_a_verifier_that_hangs_on_one_of_two_ranks_is_named_with_both_stacks_and_the_run_goes_on(
+    tmp_path,
+):
+    (tmp_path / "hangs.py").write_text(HANGS_ONCE)
+    run = tmp_path / "run"
+    arguments = (
+        *launch.UNEVALUATED,
+        f"rewards.verifiers=['{tmp_path}/hangs.py:reward']",
+        "rewards.deadline=60",
+        "monitor.heartbeat_every=0.2",
+        "monitor.stall_after=3",
+    )
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    python, *rest = launch.apart(run, *arguments)
+    with (tmp_path / "err").open("w+") as err:
+        process = subprocess.Popen(
+            [python, *torchrun, *rest],
+            cwd=launch.ROOT,
+            env=launch.environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=err,
+        )
+        try:
+            scoring = doing(run, "rollout/scoring", rank=1)
+            until(lambda: scoring() or process.poll() is not None, seconds=120)
+            assert process.poll() is None, (tmp_path / "err").read_text()[-3000:]
+            # a run that hangs in its first rollout has no metrics, and says what it does all the same
+            said = until(lambda: launch.command("monitor", run).out, seconds=5)
+            assert re.search(r"now +rank 1: scoring, \d+ s", said)
+            path = until(scoring_stall(run))
+            assert process.poll() is None
+            assert process.wait(120) == 0
+        finally:
+            process.terminate()
+            process.wait()
+        err.seek(0)
+        assert "rank 0 waits for rank 1 (scoring)" in err.read()
+    text = path.read_text()
+    assert "rank 1: scoring" in text.splitlines()[0]
+    parts = re.split(r"\n(?=rank \d, .* process \d+\n)", text)[1:]
+    assert [part.partition(",")[0] for part in parts] == ["rank 1", "rank 0"]
+    assert "in score" in parts[0]
+    assert "in gather" in parts[1]
+    assert [beat(run, rank).state for rank in range(2)] == ["finished", "finished"]
+    assert len(launch.rows(run)) == 4
+
+
+def scoring_stall(run: Path) -> Callable[[], Path | None]:
+    """Return a function that returns the report which says that somebody waits for one that scores."""
+
+    def look() -> Path | None:
+        found = [path for path in stalls(run) if "wait" in path.read_text().splitlines()[0]]
+        return found[-1] if found else None
+
+    return look
