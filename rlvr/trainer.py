@@ -21,6 +21,7 @@ from accelerate.utils import DistributedType, is_peft_model
 from datasets import Dataset
 from safetensors import SafetensorError
 from torch import Tensor
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
@@ -41,13 +42,13 @@ from rlvr.not_finite import FOLDER, NotFiniteError, faults, save
 from rlvr.processes import Processes
 from rlvr.rewards.scorer import Scorer
 from rlvr.rollout.completion import OUTCOMES, Completion, as_rows
-from rlvr.rollout.cut import assign_updates, deal
+from rlvr.rollout.cut import Lengths, assign_updates, deal
+from rlvr.rollout.difficulty import Difficulty
 from rlvr.rollout.draws import drawing
 from rlvr.rollout.dynamic import DynamicSampling, Supply
 from rlvr.rollout.generation import Advantage, Roller
 from rlvr.rollout.rows import rollout_metrics, token_batch, trim
 from rlvr.rollout.sampler import Row
-from rlvr.rollout.stream import prompt_stream
 
 CONTROL_STATE = "control_state.json"
 ROLLOUT = "rollout.pt"
@@ -63,6 +64,9 @@ class Hooks:
     """Take the completions of the rollout that an update starts; called on the first process."""
     completions_every: int = 0
     """Updates between two rollouts whose completions are kept, at least; 0: never."""
+    before: "Callable[[Trainer], Any] | None" = None
+    """Look at the trainer when it is ready, before the first update and the first evaluation, also of a run that goes on;
+    called on every process."""
     evaluate: "Callable[[Trainer], dict[str, float]] | None" = None
     """Return held-out metrics; called on every process."""
     evaluate_every: int = 0
@@ -105,6 +109,7 @@ class Trainer(GRPOTrainer):
         mask_truncated: Whether completions cut at the length limit are kept out of the loss.
         generate_together: Completions that transformers generates together on one process; None: all.
         dynamic: How groups without signal are replaced; None: they are trained on.
+        difficulty: How prompts are remembered and chosen; None: they are not.
         kernel: How log-probs are computed; None: the defaults.
         options: Further arguments of `GRPOTrainer`, such as `peft_config`.
     """
@@ -112,6 +117,16 @@ class Trainer(GRPOTrainer):
     # TRL's types allow for None before training
     model: Any
     lr_scheduler: Any
+
+    # of the generation and of the update at hand
+    _rollout_facts: RolloutBatch
+    """The generation, on the CPU."""
+    _now: RolloutBatch
+    """The rows of the update."""
+    _facts: RolloutBatch
+    """The same, on the CPU."""
+    _lengths: Lengths
+    """Theirs."""
 
     def __init__(
         self,
@@ -128,6 +143,7 @@ class Trainer(GRPOTrainer):
         mask_truncated: bool = False,
         generate_together: int | None = None,
         dynamic: DynamicSampling | None = None,
+        difficulty: Difficulty | None = None,
         kernel: KernelOptions | None = None,
         **options: Any,
     ) -> None:
@@ -144,7 +160,6 @@ class Trainer(GRPOTrainer):
         self._rollout_stats: dict[str, float] = {}
         self._rollout_row: dict[str, float] = {}
         self._updates: list[Tensor] = []
-        self._position = 0
         self._mine: list[Tensor] = []
         self._decision: Decision | None = None
         self._sums: Stats = {}
@@ -152,17 +167,12 @@ class Trainer(GRPOTrainer):
         self._loss = torch.zeros(())
         self._row: dict[str, Any] = {}
         self._last_entropy: float | None = None
-        prompts = plan.rollouts(arguments.max_steps) * plan.prompts_per_rollout
-        order = prompt_stream(len(rows), prompts, arguments.seed)
-        # one epoch for TRL: the whole run, so that a resumed run finds its place by counting
-        stream = Dataset.from_dict({"prompt": [""] * len(order), "row": order})
-        arguments.shuffle_dataset = False
         with _adapter_on_the_head():
             super().__init__(
                 model=model,
                 reward_funcs=_scored_by_rlvr,
                 args=arguments,
-                train_dataset=stream,
+                train_dataset=Dataset.from_dict({"prompt": [""]}),  # see get_train_dataloader
                 processing_class=tokenizer,
                 **options,
             )
@@ -185,6 +195,7 @@ class Trainer(GRPOTrainer):
             mask_truncated=mask_truncated,
             seed=arguments.seed,
             dynamic=dynamic,
+            difficulty=difficulty,
         )
 
     # ------------------------------------------------------------------ the policy
@@ -244,6 +255,7 @@ class Trainer(GRPOTrainer):
         top_p: float | None = None,
         max_tokens: int | None = None,
         together: int | None = None,
+        untruncated: bool = False,
     ) -> list[Completion]:
         """Return one completion for each of this process's prompts.
 
@@ -256,14 +268,23 @@ class Trainer(GRPOTrainer):
             top_p: None: the recipe's.
             max_tokens: None: the recipe's.
             together: Completions that transformers generates together; None: the recipe's.
+            untruncated: Whether the policy itself is sampled: no top_p, top_k, min_p, penalty, or form that is imposed.
         """
         limit = max_tokens or int(self.max_completion_length or 0)
-        prompt_ids, _, _ = self._tokenize_prompts(prompts)
+        # the completions of a prompt share its tokens
+        distinct = {id(prompt): prompt for prompt in prompts}
+        tokens, _, _ = self._tokenize_prompts(list(distinct.values()))
+        of_prompt = dict(zip(distinct, tokens, strict=True))
+        prompt_ids = [of_prompt[id(prompt)] for prompt in prompts]
         wanted: dict[str, Any] = {
             "temperature": self.temperature if temperature is None else temperature,
             "top_p": self.top_p if top_p is None else top_p,
             "max_completion_length" if self.use_vllm else "max_new_tokens": limit,
         }
+        if untruncated:
+            wanted |= {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+            if self.use_vllm:
+                wanted |= {"structured_outputs_regex": None, "generation_kwargs": {}}
         was_training = self.model.training
         self.model.eval()
         with self._sampling(wanted):
@@ -390,8 +411,7 @@ class Trainer(GRPOTrainer):
             most: Tokens at a time.
         """
         head = self._head(self.model)
-        for chosen in self._cut(rows):
-            part = trim(rows.rows(chosen))
+        for chosen, part in self._cut(rows):
             with self.accelerator.autocast():
                 output = self.model(**_inputs(part), score=lambda hidden, _head: {"hidden": hidden})
             own = output["hidden"][:, -part.completion_ids.shape[1] - 1 : -1]
@@ -410,8 +430,7 @@ class Trainer(GRPOTrainer):
         statistics = {name: torch.zeros_like(logprobs) for name in names}
         checkpointing: Any = self.args.gradient_checkpointing_kwargs
         with disable_gradient_checkpointing(model, checkpointing):
-            for chosen in self._cut(rows):
-                part = trim(rows.rows(chosen))
+            for chosen, part in self._cut(rows):
                 width = part.completion_ids.shape[1]
                 found, _ = self._forward(model, part, names)
                 assert found.entropies is not None  # _forward gives them
@@ -443,7 +462,11 @@ class Trainer(GRPOTrainer):
 
     # ------------------------------------------------------------------ an update
 
-    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+    def get_train_dataloader(self) -> Any:
+        """Return one item an update: the run is one epoch for TRL, and what it samples is the roller's business."""
+        return DataLoader(range(self.args.max_steps), collate_fn=lambda _: {})  # type: ignore[arg-type]
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:  # noqa: ARG002
         """Run one update: generate and decide when it is time, every micro-batch, then advance the controls.
 
         A step of TRL's loop is a whole update, as the number of micro-batches differs from update to update.
@@ -453,7 +476,7 @@ class Trainer(GRPOTrainer):
         in_rollout = update % self._plan.updates_per_rollout
         if in_rollout == 0:
             with heartbeat.phase("rollout", update):
-                self._roll_out(inputs)
+                self._roll_out(update)
         with heartbeat.phase("deciding", update):
             self._begin_update(in_rollout)
         with heartbeat.phase("training"):
@@ -479,11 +502,8 @@ class Trainer(GRPOTrainer):
         """Return what `_micro_batches` prepared, where TRL would generate."""
         return generation_batch
 
-    def _roll_out(self, generation_batch: Sequence[Mapping[str, int]]) -> None:
-        numbers = torch.tensor([item["row"] for item in generation_batch])
-        row_numbers = self.processes.gather(numbers.to(self.processes.device)).tolist()
-        update = self.state.global_step
-        generation = self._roller.generation(row_numbers, update, self.control_state, self._supply)
+    def _roll_out(self, update: int) -> None:
+        generation = self._roller.generation(update, self.control_state, self._supply)
         self.control_state = generation.state
         self._supply, self._recovered = generation.supply, generation.recovered
         self._rollout_stats = self._rollout_row = generation.stats
@@ -492,9 +512,11 @@ class Trainer(GRPOTrainer):
 
     def _take_rollout(self, rows: RolloutBatch) -> None:
         self._rollout = rows
+        # lengths, groups and advantages are asked for in every update: once a rollout, not once a question
+        self._rollout_facts = rows.to("cpu")
         plan = self._plan
         self._updates = assign_updates(
-            rows.to("cpu"), plan.prompts_per_update, plan.updates_per_pass
+            self._rollout_facts, plan.prompts_per_update, plan.updates_per_pass
         )
 
     def _keep_completions(self, update: int, records: list[dict[str, Any]]) -> None:
@@ -510,11 +532,15 @@ class Trainer(GRPOTrainer):
 
     def _begin_update(self, in_rollout: int, *, with_idle_rows: bool = False) -> None:
         """Decide about the update's rows, and deal those that teach something to processes and micro-batches."""
+        assert self._rollout is not None  # _take_rollout comes first
         self._sums = {}
-        self._position = in_rollout % len(self._updates)
         self._loss = torch.zeros((), device=self.processes.device)
-        rows = self._update_rows()
-        everywhere = self._deal(rows, torch.arange(len(rows)))
+        chosen = self._updates[in_rollout % len(self._updates)]
+        self._now = rows = self._rollout.rows(chosen)
+        is_there = self._rollout.mask.device == self._rollout_facts.mask.device
+        self._facts = facts = rows if is_there else self._rollout_facts.rows(chosen)
+        self._lengths = Lengths.of(facts)
+        everywhere = self._deal(torch.arange(len(rows)))
         has_moved = in_rollout > 0 or self._recovered
         population = self._population(rows, has_moved=has_moved)
         decision = self._objective.decide(
@@ -524,12 +550,12 @@ class Trainer(GRPOTrainer):
             seed=self.args.seed * 1_000_003 + self.state.global_step,
         )
         self._decision = decision
-        is_idle = self._objective.idle_rows(rows).cpu()
+        is_idle = self._objective.idle_rows(facts)
         # experts are balanced by every row
         if with_idle_rows or self.aux_loss_enabled or not is_idle.any():
             self._mine = everywhere[self.processes.rank]
             return
-        self._mine = self._deal(rows, (~is_idle).nonzero().squeeze(-1))[self.processes.rank]
+        self._mine = self._deal((~is_idle).nonzero().squeeze(-1))[self.processes.rank]
         idle = is_idle.nonzero().squeeze(-1)
         is_known = (
             self._objective.chain.measures_current_policy
@@ -542,29 +568,30 @@ class Trainer(GRPOTrainer):
         if self.processes.is_first:  # each has all of them
             self._count(stats)
 
-    def _deal(self, rows: RolloutBatch, positions: Tensor) -> list[list[Tensor]]:
-        """Return the rows at these positions as `[process][micro-batch] -> positions`."""
+    def _deal(self, positions: Tensor) -> list[list[Tensor]]:
+        """Return the update's rows at these positions as `[process][micro-batch] -> positions`."""
         dealt = deal(
-            rows.prompt_mask.sum(-1).cpu()[positions],
-            rows.completion_mask.sum(-1).cpu()[positions],
+            self._lengths.rows(positions),
             processes=self.processes.count,
             most_rows=self._plan.micro_batch_size,
             most_tokens=self._plan.tokens_per_micro_batch,
         )
         return [[positions[part] for part in process] for process in dealt]
 
-    def _cut(self, rows: RolloutBatch) -> list[Tensor]:
-        """Return this process's rows, of which every process has as many, in micro-batches; as many on every process."""
+    def _cut(self, rows: RolloutBatch) -> Iterator[tuple[Tensor, RolloutBatch]]:
+        """Yield micro-batches of this process's rows, of which every process has as many, as (positions, trimmed rows)."""
+        lengths = Lengths.of(rows)
         [parts] = deal(
-            rows.prompt_mask.sum(-1).cpu(),
-            rows.completion_mask.sum(-1).cpu(),
+            lengths,
             most_rows=self._plan.micro_batch_size,
             most_tokens=self._plan.tokens_per_micro_batch,
         )
         if self._plan.tokens_per_micro_batch is not None:
+            # every process takes as many steps
             most = max(self.processes.gather_list([len(parts)]))
             parts += parts[-1:] * (most - len(parts))
-        return parts
+        for part in parts:
+            yield part, trim(rows.rows(part), lengths.rows(part))
 
     def _looked_at(self, rows: RolloutBatch) -> TokenBatch:
         """Return the tokens of rows that every process has, as the policy sees them now; each looks at a share."""
@@ -573,10 +600,6 @@ class Trainer(GRPOTrainer):
         return token_batch(
             rows, seen.map(lambda _, value: self.processes.gather(value)[: len(rows)])
         )
-
-    def _update_rows(self) -> RolloutBatch:
-        assert self._rollout is not None  # _take_rollout comes first
-        return self._rollout.rows(self._updates[self._position])
 
     def _population(self, rows: RolloutBatch, *, has_moved: bool) -> TokenBatch:
         """Return every token of the update, of all processes, as the policy sees it now."""
@@ -591,11 +614,10 @@ class Trainer(GRPOTrainer):
 
     def _micro_batch(self, mine: Tensor) -> dict[str, Any]:
         assert self._decision is not None  # _begin_update decides
-        rows = self._update_rows()
         # a process without a row of its own runs the shortest, which does not count, to stay in step
         counts = len(mine) > 0
-        mine = mine if counts else rows.completion_mask.sum(-1).argmin().view(1).cpu()
-        rows = trim(rows.rows(mine))
+        mine = mine if counts else self._lengths.completions.argmin().view(1)
+        rows = trim(self._now.rows(mine), self._lengths.rows(mine))
         decision = self._decision.rows(mine).columns(rows.completion_ids.shape[1])
         return {"rows": rows, "decision": decision, "counts": counts, "is_last": False}
 
@@ -668,9 +690,7 @@ class Trainer(GRPOTrainer):
         blamed = self._blamed()
         guilty = [item for item in blamed if item["not_finite"]]
         kept = guilty or blamed
-        rows = self._update_rows().rows(
-            torch.tensor([item["row"] for item in kept], dtype=torch.long)
-        )
+        rows = self._now.rows(torch.tensor([item["row"] for item in kept], dtype=torch.long))
         save(folder, self.processes.rank, rows, kept)
         self.save_model(str(folder / "policy"))
         count = sum(self.processes.gather_list([len(guilty)]))
@@ -753,7 +773,7 @@ class Trainer(GRPOTrainer):
         )
         self._row = {
             "generation": self.state.global_step // self._plan.updates_per_rollout,
-            **rollout_metrics(self._update_rows(), OUTCOMES),
+            **rollout_metrics(self._facts, OUTCOMES),
             **update_metrics(means, self.lr_scheduler.get_last_lr()[0], self._last_entropy),
             **self._rollout_row,
             "time/update": time.monotonic() - self._started,
@@ -769,13 +789,15 @@ class Trainer(GRPOTrainer):
         )
         nothing = torch.zeros(2, device=self.processes.device, dtype=torch.float64)
         sums = self.processes.sum(torch.stack([self._sums.get(name, nothing) for name in names]))
-        return {name: quotient(pair) for name, pair in zip(names, sums, strict=True)}
+        return {name: quotient(pair) for name, pair in zip(names, sums.cpu(), strict=True)}
 
     # ------------------------------------------------------------------ metrics, checkpoints
 
     def before_training(self) -> None:
         """Evaluate the initial policy; called when the model is ready and trackers listen."""
         hooks = self.hooks
+        if hooks.before:
+            hooks.before(self)
         if hooks.evaluate and hooks.evaluate_at_start and self.state.global_step == 0:
             metrics = hooks.evaluate(self)
             super().log(dict(metrics))
@@ -786,6 +808,8 @@ class Trainer(GRPOTrainer):
         self.processes.heartbeat.end()  # of the optimizer
         hooks, update = self.hooks, self.state.global_step
         is_last = update >= self.args.max_steps
+        if is_last and self.processes.is_first:
+            self._roller.write_difficulty(self._supply)
         if is_last and hooks.save:
             hooks.save(self)
         is_due = hooks.evaluate_every > 0 and update % hooks.evaluate_every == 0
@@ -817,7 +841,7 @@ class Trainer(GRPOTrainer):
 
     def _try_to_save(self, model: Any, trial: Any) -> None:
         """Write a checkpoint; where the disk is full, say so and go on with those that are there."""
-        folder = Path(self.args.output_dir)
+        folder = Path(str(self.args.output_dir))
         update = self.state.global_step
         if not self._has_room(folder):
             return
@@ -839,6 +863,7 @@ class Trainer(GRPOTrainer):
             checkpoint.publish(
                 folder, f"{checkpoint.PREFIX}{update}", keep=self.args.save_total_limit
             )
+            self._roller.write_difficulty(self._supply)
         self.processes.wait()
 
     def _get_output_dir(self, trial: Any) -> str:
@@ -852,9 +877,8 @@ class Trainer(GRPOTrainer):
             "controls": self.control_state,
             "last_entropy": self._last_entropy,
             "rollout_stats": self._rollout_stats,
+            "stream": self._supply.save(folder),
         }
-        if self._roller.dynamic is not None:
-            state["stream"] = self._supply.save(folder)
         (folder / CONTROL_STATE).write_text(json.dumps(state, indent=1))
         if self.state.global_step % self._plan.updates_per_rollout and self._rollout:
             torch.save(vars(self._rollout.to("cpu")), folder / ROLLOUT)
@@ -903,21 +927,12 @@ class Trainer(GRPOTrainer):
         self.control_state = state["controls"]
         self._last_entropy = state["last_entropy"]
         self._rollout_stats = state["rollout_stats"]
-        if self._roller.dynamic is not None:
-            self._supply = self._saved_supply(state, folder)
+        self._supply = Supply.load(state["stream"], folder, len(self._roller.rows))
         update = checkpoint.update_of(folder)
         if update % self._plan.updates_per_rollout:
             saved = torch.load(folder / ROLLOUT, weights_only=True)
             self._take_rollout(RolloutBatch(**saved).to(self.processes.device))
         return update
-
-    def _saved_supply(self, state: Mapping[str, Any], folder: Path) -> Supply:
-        if "stream" not in state:
-            raise ValueError(
-                f"{folder} was made without rollout.dynamic_sampling; resume with the recipe of the run "
-                "(resolved.yaml)"
-            )
-        return Supply.load(state["stream"], folder)
 
 
 class _Clock(TrainerCallback):

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from rlvr.batch import Origin, RolloutBatch
 from rlvr.rewards.scorer import Scored
@@ -50,13 +51,14 @@ def as_rows(
         group_size: Completions per prompt.
     """
     places = torch.tensor([item.place for item in completions])
-    completion_ids = _pad([item.completion_ids for item in completions], pad_token)
-    completion_mask = _pad([[1] * len(item.completion_ids) for item in completions], 0).bool()
+    prompts = [item.prompt_ids for item in completions]
+    written = [item.completion_ids for item in completions]
+    prompt_mask, completion_mask = _exist(prompts, left=True), _exist(written)
     sampling = [item.sampling_logprobs for item in completions]
     return RolloutBatch(
-        prompt_ids=_pad([item.prompt_ids for item in completions], pad_token, left=True),
-        prompt_mask=_pad([[1] * len(item.prompt_ids) for item in completions], 0, left=True).bool(),
-        completion_ids=completion_ids,
+        prompt_ids=_filled(prompts, prompt_mask, pad_token),
+        prompt_mask=prompt_mask,
+        completion_ids=_filled(written, completion_mask, pad_token),
         completion_mask=completion_mask,
         mask=completion_mask,
         advantages=torch.zeros(completion_mask.shape),
@@ -64,9 +66,7 @@ def as_rows(
         group_ids=first_group + places.clamp(min=0) // group_size,
         origin=torch.full_like(places, origin),
         truncated=torch.tensor([item.truncated for item in completions]),
-        sampling_logprobs=None
-        if any(values is None for values in sampling)
-        else pad_sequence([torch.tensor(values) for values in sampling], batch_first=True),
+        sampling_logprobs=None if None in sampling else _filled(sampling, completion_mask, 0.0),  # type: ignore[arg-type]
     )
 
 
@@ -81,7 +81,17 @@ def with_scores(rows: RolloutBatch, scored: Sequence[Scored]) -> RolloutBatch:
     )
 
 
-def _pad(rows: Sequence[list[int]], value: int, *, left: bool = False) -> Tensor:
-    side = "left" if left else "right"
-    tensors = [torch.tensor(row, dtype=torch.long) for row in rows]
-    return pad_sequence(tensors, batch_first=True, padding_value=value, padding_side=side)
+def _exist(rows: Sequence[Sequence[Any]], *, left: bool = False) -> Tensor:
+    """Return where padded rows have something, (B, T) bool; padding is on the right, or on the left."""
+    lengths = torch.tensor([len(row) for row in rows]).unsqueeze(-1)
+    width = int(lengths.max())
+    columns = torch.arange(width)
+    return columns >= width - lengths if left else columns < lengths
+
+
+def _filled(rows: Sequence[Sequence[Any]], exist: Tensor, value: float) -> Tensor:
+    """Return the rows' numbers where they exist, and `value` elsewhere, (B, T)."""
+    # one tensor of all: a tensor of each row costs more than the rows
+    found = torch.full(exist.shape, value)
+    found[exist] = torch.tensor(list(chain.from_iterable(rows)), dtype=found.dtype)
+    return found

@@ -4,11 +4,30 @@ The first depends on the rows alone, never on the layout. The second is free: lo
 (see rlvr/aggregate.py), so rows of similar length go together and processes get equal shares.
 """
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from rlvr.batch import Origin, RolloutBatch
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of rows, on the CPU."""
+
+    prompts: Int[Tensor, " N"]
+    completions: Int[Tensor, " N"]
+
+    @classmethod
+    def of(cls, rows: RolloutBatch) -> "Lengths":
+        """Return those of some rows."""
+        return cls(rows.prompt_mask.sum(-1).cpu(), rows.completion_mask.sum(-1).cpu())
+
+    def rows(self, index: Tensor) -> "Lengths":
+        """Return those of the rows `index`, in that order."""
+        return Lengths(self.prompts[index], self.completions[index])
 
 
 def assign_updates(rollout: RolloutBatch, prompts_per_update: int, updates: int) -> list[Tensor]:
@@ -25,8 +44,7 @@ def assign_updates(rollout: RolloutBatch, prompts_per_update: int, updates: int)
 
 
 def deal(
-    prompts: Int[Tensor, " N"],
-    completions: Int[Tensor, " N"],
+    lengths: Lengths,
     *,
     processes: int = 1,
     most_rows: int,
@@ -39,33 +57,31 @@ def deal(
     their sizes differ by one at most, so that some may be empty.
 
     Args:
-        prompts: Tokens of each row's prompt.
-        completions: Tokens of each row's completion.
+        lengths: Of the rows.
         processes: How many share the rows.
         most_rows: Of a micro-batch.
         most_tokens: Of a micro-batch, padding counted; a row that is longer is alone. None: any number.
 
     Example:
-        >>> deal(torch.tensor([3, 3, 3, 3]), torch.tensor([5, 9, 7, 1]), most_rows=2)
+        >>> lengths = Lengths(prompts=torch.tensor([3, 3, 3, 3]), completions=torch.tensor([5, 9, 7, 1]))
+        >>> deal(lengths, most_rows=2)
         [[tensor([1, 2]), tensor([0, 3])]]
-        >>> deal(torch.tensor([3, 3, 3, 3]), torch.tensor([5, 9, 7, 1]), most_rows=4, most_tokens=20)
+        >>> deal(lengths, most_rows=4, most_tokens=20)
         [[tensor([1]), tensor([2, 0]), tensor([3])]]
     """
-    order = completions.argsort(descending=True, stable=True)
+    order = lengths.completions.argsort(descending=True, stable=True)
     if most_tokens is None:
         slots = torch.tensor_split(order, max(-(-len(order) // (processes * most_rows)), 1))
     else:
-        sizes = _sizes(prompts[order], completions[order], processes, most_rows, most_tokens)
-        slots = order.split(sizes)
+        slots = order.split(_sizes(lengths.rows(order), processes, most_rows, most_tokens))
     return [[slot[process::processes] for slot in slots] for process in range(processes)]
 
 
-def _sizes(
-    prompts: Tensor, completions: Tensor, processes: int, most_rows: int, most_tokens: int
-) -> list[int]:
+def _sizes(lengths: Lengths, processes: int, most_rows: int, most_tokens: int) -> list[int]:
     """Return the rows of each slot of all processes: as many as fit, one after the other."""
     sizes, size, prompt, completion = [], 0, 0, 0
-    for own_prompt, own_completion in zip(prompts.tolist(), completions.tolist(), strict=True):
+    pairs = zip(lengths.prompts.tolist(), lengths.completions.tolist(), strict=True)
+    for own_prompt, own_completion in pairs:
         wider = max(prompt, own_prompt), max(completion, own_completion)
         rows = size // processes + 1
         if size and (rows > most_rows or rows * sum(wider) > most_tokens):

@@ -3,15 +3,24 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from rlvr.batch import Origin, RolloutBatch, Seen, TokenBatch
+from rlvr.rollout.cut import Lengths
 
 
-def trim(rows: RolloutBatch) -> RolloutBatch:
-    """Return the rows without the columns that are padding in all of them; one of each kind stays."""
-    width = max(int(rows.completion_mask.sum(-1).max()), 1)
-    skip = rows.prompt_mask.shape[1] - max(int(rows.prompt_mask.sum(-1).max()), 1)
+def trim(rows: RolloutBatch, lengths: Lengths | None = None) -> RolloutBatch:
+    """Return the rows without the columns that are padding in all of them; one of each kind stays.
+
+    Args:
+        rows: Some rows.
+        lengths: Theirs, where they are known; None: they are counted.
+    """
+    lengths = lengths or Lengths.of(rows)
+    width = max(int(lengths.completions.max()), 1)
+    skip = rows.prompt_mask.shape[1] - max(int(lengths.prompts.max()), 1)
 
     def cut(name: str, value: Tensor) -> Tensor:
         if value.dim() < 2:
@@ -60,38 +69,38 @@ def rollout_metrics(rows: RolloutBatch, outcomes: Sequence[str]) -> dict[str, fl
     """Return what describes the policy's own rows of an update: rewards, verdicts, lengths, groups.
 
     Args:
-        rows: Of one update, rows of every origin.
+        rows: Of one update, rows of every origin, on the CPU.
         outcomes: Name of each number in `RolloutBatch.outcomes`.
     """
-    tokens = int(rows.mask.sum())
-    rows = rows.rows(rows.origin == Origin.POLICY).to("cpu")
-    rewards = rows.rewards[rows.is_scored].double()
-    lengths = rows.completion_mask.sum(-1).double()
+    own = rows.origin == Origin.POLICY
+    scored = own & rows.is_scored
+    rewards, groups = rows.rewards[scored].double(), rows.group_ids[scored]
+    lengths = rows.completion_mask.sum(-1)[own].double()
+    moves = (rows.advantages != 0).any(-1)
     metrics = {
         "reward": rewards.mean().item(),
-        "reward/std": _mean_spread(rows),
+        "reward/std": _mean_spread(rewards, groups),
         "length/mean": lengths.mean().item(),
         "length/max": lengths.max().item(),
-        "group/zero_advantage_fraction": _share_of_idle_groups(rows),
-        "tokens": tokens,
+        "group/zero_advantage_fraction": 1
+        - len(rows.group_ids[own & moves].unique()) / max(len(rows.group_ids[own].unique()), 1),
+        "tokens": int(rows.mask.sum()),
     }
     if rows.truncated is not None:
-        metrics["length/truncated_fraction"] = rows.truncated.double().mean().item()
+        metrics["length/truncated_fraction"] = rows.truncated[own].double().mean().item()
     if rows.outcomes is not None:
-        for number, outcome in enumerate(outcomes):
-            metrics[f"verdict/{outcome}"] = (rows.outcomes == number).double().mean().item()
+        counts = torch.bincount(rows.outcomes[own], minlength=len(outcomes)) / own.sum()
+        metrics |= {
+            f"verdict/{name}": share.item() for name, share in zip(outcomes, counts, strict=True)
+        }
     return metrics
 
 
-def _mean_spread(rows: RolloutBatch) -> float:
-    spreads = [
-        rows.rewards[(rows.group_ids == group) & rows.is_scored].double().std(correction=0).item()
-        for group in rows.group_ids[rows.is_scored].unique()
-    ]
-    return sum(spreads) / len(spreads) if spreads else float("nan")
-
-
-def _share_of_idle_groups(rows: RolloutBatch) -> float:
-    groups = rows.group_ids.unique()
-    moving = rows.group_ids[(rows.advantages != 0).any(-1)].unique()
-    return 1 - len(moving) / max(len(groups), 1)
+def _mean_spread(rewards: Float[Tensor, " N"], groups: Int[Tensor, " N"]) -> float:
+    """Return the mean over groups of the standard deviation within each."""
+    _, place, sizes = groups.unique(return_inverse=True, return_counts=True)
+    mean = rewards.new_zeros(len(sizes)).index_add_(0, place, rewards) / sizes
+    squares = (rewards - mean[place]) ** 2
+    return (
+        (rewards.new_zeros(len(sizes)).index_add_(0, place, squares) / sizes).sqrt().mean().item()
+    )

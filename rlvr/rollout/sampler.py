@@ -93,7 +93,7 @@ class Sampler:
     objective: Objective
     group_size: int
     needs_statistics: bool
-    warned: set[Outcome]
+    warned: set[str]
 
     def each(self, numbers: Sequence[int]) -> list[int]:
         """Return every number `group_size` times."""
@@ -194,14 +194,21 @@ class Sampler:
             whole = {p: t for p, t in others.items() if p >= 0 and p // group_size in groups}
             everything = whole | {text.place: text for text in mine}
             judged = [everything[place] for place in sorted(everything)]
+        each = {self._matters(text): text for text in judged}
         found = self.scorer.score(
-            [self._sample(text) for text in judged],
-            [t.place // group_size if t.place >= 0 else t.place for t in judged],
+            [self._sample(text) for text in each.values()],
+            [t.place // group_size if t.place >= 0 else t.place for t in each.values()],
         )
-        of = dict(zip([text.place for text in judged], found, strict=True))
-        scored = [of[text.place] for text in mine]
+        of = dict(zip(each, found, strict=True))
+        scored = [of[self._matters(text)] for text in mine]
         self._warn(scored)
         return scored
+
+    def _matters(self, text: "_Text") -> object:
+        """Return what a completion's verdict depends on: what is written twice for a prompt is judged once."""
+        if self.scorer.needs_groups:
+            return text.place
+        return text.row, text.text, text.truncated, text.length
 
     def _sample(self, text: "_Text") -> Sample:
         row = self.rows[text.row]

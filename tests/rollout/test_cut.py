@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlvr.batch import Origin
-from rlvr.rollout.cut import assign_updates, deal
+from rlvr.rollout.cut import Lengths, assign_updates, deal
 from rlvr.rollout.rehearsal import choose_mastered, draw, load_buffer, save_buffer
 from rlvr.rollout.rows import trim
 from rlvr.rollout.stream import prompt_stream
@@ -23,10 +23,8 @@ def columns(pairs):
 @given(rows_to_deal, st.integers(1, 5), st.integers(1, 9), st.none() | st.integers(1, 120))
 @settings(deadline=None)
 def test_every_row_is_dealt_once_and_evenly(pairs, processes, most_rows, most_tokens):
-    prompts, completions = columns(pairs)
-    dealt = deal(
-        prompts, completions, processes=processes, most_rows=most_rows, most_tokens=most_tokens
-    )
+    lengths = Lengths(*columns(pairs))
+    dealt = deal(lengths, processes=processes, most_rows=most_rows, most_tokens=most_tokens)
     assert sorted(int(row) for process in dealt for part in process for row in part) == list(
         range(len(pairs))
     )
@@ -45,7 +43,8 @@ def test_a_micro_batch_keeps_to_its_tokens_and_no_smaller_number_would_do(pairs,
     def tokens(rows):
         return len(rows) * int(prompts[rows].max() + completions[rows].max()) if len(rows) else 0
 
-    dealt = deal(prompts, completions, processes=processes, most_rows=60, most_tokens=most)
+    lengths = Lengths(prompts, completions)
+    dealt = deal(lengths, processes=processes, most_rows=60, most_tokens=most)
     for part in (part for process in dealt for part in process):
         assert tokens(part) <= most or len(part) == 1
     # greedy: the first row of the next slot would not have fitted
@@ -60,7 +59,8 @@ def test_a_micro_batch_keeps_to_its_tokens_and_no_smaller_number_would_do(pairs,
 @given(st.lists(st.integers(0, 30), min_size=8, max_size=60), st.integers(1, 9))
 @settings(deadline=None)
 def test_a_micro_batch_holds_rows_of_neighbouring_lengths(lengths, most_rows):
-    [parts] = deal(torch.ones(len(lengths)), torch.tensor(lengths), most_rows=most_rows)
+    completions = torch.tensor(lengths)
+    [parts] = deal(Lengths(torch.ones_like(completions), completions), most_rows=most_rows)
     taken = [sorted(lengths[int(row)] for row in part) for part in parts if len(part)]
     for longer, shorter in pairwise(taken):
         assert longer[0] >= shorter[-1]
