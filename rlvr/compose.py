@@ -165,6 +165,8 @@ def find_recipe(given: str | Path, beside: Path | None = None) -> Path:
     for path in ((beside or Path()) / name, SHIPPED / name, SHIPPED / f"{name}.yaml"):
         if path.is_file():
             return path
+    if Path(name).is_dir():
+        raise RecipeError(f"{name}: is a folder; give the recipe file in it.")
     raise RecipeError(
         f"{name}: there is no such file or shipped recipe.{did_you_mean(Path(name).stem, shipped_recipes())} "
         f"Shipped: {', '.join(shipped_recipes())}."
