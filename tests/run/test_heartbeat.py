@@ -14,6 +14,7 @@ from statistics import median
 
 import pytest
 
+from rlvr.monitor.command import now
 from rlvr.watch import record
 from rlvr.watch.beat import FOLDER, Beat, describe, read_beat, status
 from rlvr.watch.heartbeat import NO_HEARTBEAT, Heartbeat, stack_signal, watched
@@ -212,6 +213,16 @@ def test_a_stall_report_does_not_end_the_run(tmp_path):
         assert process.wait() == 0
     assert "in go_on" in stalls(tmp_path)[0].read_text()
     assert beat(tmp_path).state == "finished"
+
+
+def test_monitor_says_of_which_run_a_rank_is_where_there_are_several(tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    with ranks(one, "score"), ranks(other, "wait"):
+        until(lambda: doing(one, "rollout/scoring")() and beat(other))
+        scoring, waiting = now([tmp_path])
+        assert re.fullmatch(rf"now +{one}, rank 0: scoring, \d+ s", scoring)
+        assert re.fullmatch(rf"now +{other}, rank 0: waiting for others, \d+ s", waiting)
+        assert [line.split()[1] for line in now([one])] == ["rank"]
 
 
 def test_what_an_earlier_run_left_is_not_taken_for_this_ones(tmp_path):
