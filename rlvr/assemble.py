@@ -1,7 +1,9 @@
 """A recipe's words -> the objects that train: loss, TRL's arguments, trainer."""
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +13,7 @@ from rlvr.check.plan import BatchPlan
 from rlvr.controls import build_chain
 from rlvr.inputs import Inputs
 from rlvr.loss import Objective
+from rlvr.reach import cache_if_unreachable
 from rlvr.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -57,23 +60,25 @@ def build_trainer(recipe: Recipe, plan: BatchPlan, inputs: Inputs, updates: int)
     objective = build_objective(recipe)
     estimator = recipe.algorithm.advantage
     try:
-        return Trainer(
-            recipe.model.path,
-            inputs.tokenizer,
-            inputs.rows,
-            scorer=inputs.scorer,
-            advantage=partial(getattr(advantage, estimator.name), **estimator.options),
-            objective=objective,
-            plan=plan,
-            arguments=trl_arguments(recipe, plan, objective, updates),
-            folder=recipe.output,
-            mask_truncated=recipe.algorithm.mask_truncated,
-            generate_together=recipe.rollout.batch_size,
-            dynamic=_dynamic(recipe),
-            kernel=_kernel(recipe),
-            peft_config=_lora(recipe),
-            callbacks=trackers(recipe.monitor.report_to, recipe.output),
-        )
+        with cache_if_unreachable(recipe.model.path):
+            return Trainer(
+                recipe.model.path,
+                inputs.tokenizer,
+                inputs.rows,
+                scorer=inputs.scorer,
+                advantage=partial(getattr(advantage, estimator.name), **estimator.options),
+                objective=objective,
+                plan=plan,
+                arguments=trl_arguments(recipe, plan, objective, updates),
+                folder=recipe.output,
+                mask_truncated=recipe.algorithm.mask_truncated,
+                generate_together=recipe.rollout.batch_size,
+                dynamic=_dynamic(recipe),
+                difficulty=_difficulty(recipe, inputs.rows),
+                kernel=_kernel(recipe),
+                peft_config=lora_config(recipe),
+                callbacks=trackers(recipe.monitor.report_to, recipe.output),
+            )
     except OSError as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
@@ -156,6 +161,18 @@ def _dynamic(recipe: Recipe) -> Any:
     return DynamicSampling(**recipe.rollout.dynamic_sampling.model_dump())
 
 
+def _difficulty(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> Any:
+    options = recipe.rollout.difficulty
+    if options is None:
+        return None
+    from rlvr.rollout.difficulty import Difficulty, Memory, read_memory
+
+    start = Memory.blank(len(rows))
+    if options.start is not None:
+        start = read_memory(Path(options.start), rows)
+    return Difficulty(**options.model_dump(exclude={"start"}), start=start)
+
+
 def _kernel(recipe: Recipe) -> Any:
     from rlvr.logprobs import KernelOptions
 
@@ -167,7 +184,8 @@ def _kernel(recipe: Recipe) -> Any:
     )
 
 
-def _lora(recipe: Recipe) -> Any:
+def lora_config(recipe: Recipe) -> Any:
+    """Return the adapter that is trained, as peft has it; None: all weights are."""
     if recipe.model.lora is None:
         return None
     from peft import LoraConfig

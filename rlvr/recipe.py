@@ -86,6 +86,12 @@ Item = Annotated[NamedItem, BeforeValidator(_named_item), PlainSerializer(_write
 Items = Annotated[tuple[Item, ...], Field(strict=False)]
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 Score = float | Literal["drop"]
+SEED_MAX = 2**32 - 1
+"""The largest that every random generator takes."""
+SECONDS_MAX = 1_000_000
+"""Of a deadline: twelve days; clocks take no number of any size."""
+GIB_MAX = 1_000_000
+"""More than a machine has."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -107,7 +113,7 @@ class Source(Section):
 class Lora(Section):
     """Train a low-rank adapter (peft) instead of all weights."""
 
-    rank: int = Field(default=16, ge=1)
+    rank: int = Field(default=16, ge=1, le=65_536)
     """Rank of the adapter."""
     alpha: float = Field(default=32.0, gt=0)
     """Scale: the adapter counts alpha / rank."""
@@ -149,9 +155,9 @@ class DataSource(Section):
     """Instead of `path`: a built-in task, or reasoning_gym/<name>."""
     task_options: dict[str, Any] = {}
     """Options of the task."""
-    size: int | None = Field(default=None, ge=1)
+    size: int | None = Field(default=None, ge=1, le=10_000_000)
     """Problems that the task makes; null: 512."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, le=SEED_MAX)
     """Of the task's problems and of the shuffling."""
     columns: dict[str, str] = {}
     """Our column -> theirs: {prompt: problem, answer: reward_model.ground_truth}; dots go into structures. {}: known layouts."""
@@ -199,13 +205,13 @@ class Rewards(Section):
     verifiers: Items = Field(default=(NamedItem(name="math"),), min_length=1)
     """Files of rlvr/rewards, or path/to/file.py:function; each with weight, when_correct, deadline, normalize and options of
     its own. The first says what is correct."""
-    deadline: float = Field(default=5.0, gt=0)
+    deadline: float = Field(default=5.0, gt=0, le=SECONDS_MAX)
     """Seconds for one completion, for verifiers that have no deadline of their own."""
-    batch_deadline: float = Field(default=300.0, gt=0)
+    batch_deadline: float = Field(default=300.0, gt=0, le=SECONDS_MAX)
     """Seconds for all completions of a rollout on one process."""
-    workers: int | None = Field(default=None, ge=1)
+    workers: int | None = Field(default=None, ge=1, le=1024)
     """Verifier processes beside each training process; null: the cores there are for it."""
-    memory_gib: float | None = Field(default=4.0, gt=0)
+    memory_gib: float | None = Field(default=4.0, gt=0, le=GIB_MAX)
     """Address space of one verifier process, beyond which it fails; null: unlimited."""
     scores: Scores = Scores()
     """Reward of each outcome: a number, or `drop`."""
@@ -217,11 +223,37 @@ class Rewards(Section):
 class DynamicSampling(Section):
     """Replace groups whose completions all earned the same: they teach nothing (DAPO)."""
 
-    max_refills: int = Field(default=3, ge=1)
+    max_refills: int = Field(default=3, ge=1, le=1000)
     """Further batches of prompts_per_rollout prompts that a rollout may sample, at most; 9 in DAPO's script. Where they do
     not suffice, groups that teach nothing fill up."""
     keep_leftovers: bool = False
     """Whether groups beyond prompts_per_rollout open the next rollout (Recent Sample Recovery) or are thrown away."""
+
+
+class Difficulty(Section):
+    """Remember how often each prompt is answered right over the run, and choose prompts by it."""
+
+    memory: Fraction = 0.5
+    """Share of what was known of a prompt that still counts at its next visit; 0: the last visit alone, 1: all of them alike."""
+    start: str | None = None
+    """What is known at the start: the folder of an earlier run with `difficulty`, or of `rlvr data split`; null: nothing."""
+    min_pass_rate: Fraction = 0.0
+    """Prompts with a lower share of right completions are left out as too hard; 0 leaves none out."""
+    max_pass_rate: Fraction = 1.0
+    """Prompts with a higher share are left out as too easy; 1 leaves none out."""
+    min_visits: int = Field(default=1, ge=1, le=1000)
+    """Times that a prompt is sampled before it can be left out."""
+    revisit_after: float = Field(default=4.0, gt=0, le=1_000_000)
+    """A prompt that was left out is looked at again when so many prompts were sampled since its last visit, in multiples of
+    the data's size; at most 1 / revisit_after of the prompts sampled are such."""
+    weight_floor: float | None = Field(default=None, gt=0, le=1000)
+    """Draw prompts in proportion to p (1 - p) + this, p the share of right completions; 0.05 draws a prompt at p = 1/2 six
+    times as often as one at 0 or 1. null: prompts come in the order of the stream."""
+
+    @property
+    def filters(self) -> bool:
+        """Whether prompts may be left out."""
+        return self.min_pass_rate > 0 or self.max_pass_rate < 1
 
 
 class Rollout(Section):
@@ -231,15 +263,15 @@ class Rollout(Section):
     """What generates."""
     batch_size: int = Field(default=128, ge=1)
     """Completions that transformers generates together on one process; vllm batches by itself."""
-    prompts_per_rollout: int = Field(default=512, ge=1)
+    prompts_per_rollout: int = Field(default=512, ge=1, le=10_000_000)
     """P: prompts sampled with one policy."""
-    prompts_per_update: int = Field(default=32, ge=1)
+    prompts_per_update: int = Field(default=32, ge=1, le=10_000_000)
     """M: prompts of one optimizer step; P / M updates use one rollout."""
-    group_size: int = Field(default=8, ge=1)
+    group_size: int = Field(default=8, ge=1, le=65_536)
     """G: completions per prompt, at least 2."""
     max_completion_length: int = Field(default=3072, ge=1)
     """Tokens; a longer completion is cut."""
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0, le=100)
     """Of sampling, and of log-probs and entropies in the loss."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Nucleus sampling; 1 is off."""
@@ -247,10 +279,12 @@ class Rollout(Section):
     """Sample among the k likeliest tokens; 0 is off."""
     min_p: float | None = Field(default=None, ge=0, le=1)
     """Drop tokens below this share of the likeliest one's probability; null is off."""
-    passes: int = Field(default=1, ge=1)
+    passes: int = Field(default=1, ge=1, le=1000)
     """Passes over each rollout."""
     dynamic_sampling: DynamicSampling | None = None
     """Replace groups that teach nothing; null: they are trained on."""
+    difficulty: Difficulty | None = None
+    """Remember the prompts' pass rates, and filter or weight prompts by them; null: no."""
     correction_max: float | None = Field(default=2.0, gt=0)
     """Bound of the importance weight π_old / π_sampler where vllm samples; null: no correction."""
 
@@ -285,7 +319,7 @@ class Kernel(Section):
 
     impl: Literal["auto", "triton", "chunked", "naive"] = "auto"
     """auto: triton on CUDA in bfloat16 or float16, else chunked; naive where there are few logits."""
-    cache_gib: float | None = Field(default=None, ge=0)
+    cache_gib: float | None = Field(default=None, ge=0, le=GIB_MAX)
     """Memory for logits kept for the backward pass; null: 256 KiB times the hidden size on a CPU, else a quarter of what is free, up to 8 GiB."""
     tolerance: float | None = Field(default=None, gt=0, lt=1)
     """Share of the gradient by the logits that may be left out, under a proven bound; null: none, the gradient is exact."""
@@ -296,9 +330,9 @@ class Training(Section):
 
     model_config = ConfigDict(extra="allow")
 
-    updates: int | None = Field(default=None, ge=1)
+    updates: int | None = Field(default=None, ge=1, le=1_000_000_000)
     """Optimizer steps; or give `epochs`."""
-    epochs: float | None = Field(default=None, gt=0)
+    epochs: float | None = Field(default=None, gt=0, le=1_000_000)
     """Passes over the data; or give `updates`."""
     micro_batch_size: int | None = Field(default=None, ge=1)
     """Completions in one forward and backward pass of one process, at most; null: 16. The last may have fewer, and where few
@@ -308,9 +342,9 @@ class Training(Section):
     similar length go together; null: cut by completions."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """auto: cuda where there is one."""
-    learning_rate: float = Field(default=1e-6, gt=0)
+    learning_rate: float = Field(default=1e-6, gt=0, le=10)
     """Peak; the schedule is lr_scheduler_type."""
-    seed: int = Field(default=42, ge=0)
+    seed: int = Field(default=42, ge=0, le=SEED_MAX)
     """Of sampling, order of prompts and dropout."""
     save_every: int = Field(default=0, ge=0)
     """Updates between checkpoints to resume from; 0: none. The final model is saved in any case."""
@@ -346,14 +380,14 @@ class Evaluation(Section):
     """Whether the initial policy is evaluated."""
     at_end: bool = True
     """Whether the final policy is evaluated."""
-    samples: int = Field(default=8, ge=1)
+    samples: int = Field(default=8, ge=1, le=65_536)
     """Completions per problem."""
     k: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False, min_length=1)] = (
         1,
         8,
     )
     """pass@k for each of these, at most `samples`."""
-    temperature: float = Field(default=1.0, ge=0)
+    temperature: float = Field(default=1.0, ge=0, le=100)
     """Of sampling; 0 is greedy."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Nucleus sampling; 1 is off."""

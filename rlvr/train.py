@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlvr.check.combination import collective_timeout
-from rlvr.check.plan import BatchPlan, plan_batches
+from rlvr.check.plan import BatchPlan, check_difficulty, plan_batches
 from rlvr.check.resume import changes
 from rlvr.checkpoint import checkpoints, is_whole, update_of
 from rlvr.compose import Origins
@@ -99,6 +99,7 @@ def count_updates(recipe: Recipe, plan: BatchPlan, rows: int) -> int:
     # raises where the data do not fill one rollout, also where `updates` is given
     by_epochs = plan.updates(rows, recipe.training.epochs or 1)
     updates = recipe.training.updates or by_epochs
+    check_difficulty(recipe, plan, rows, updates)
     say(
         f"data      {plural(rows, 'prompt')}; {plural(updates, 'update')} on {plural(plan.rollouts(updates), 'rollout')}"
     )

@@ -138,6 +138,29 @@ class BatchPlan:
         return f"{count} micro-batch{'es' if count > 1 else ''} of {upto}{self.micro_batch_size}"
 
 
+def check_difficulty(recipe: Recipe, plan: BatchPlan, rows: int, updates: int) -> None:
+    """Raise RecipeError if a filter of prompts never acts: none of them comes twice, and nothing is known of them.
+
+    Args:
+        recipe: Has passed the schema.
+        plan: Its plan.
+        rows: Of the data.
+        updates: Of the run.
+    """
+    options, refills = recipe.rollout.difficulty, recipe.rollout.dynamic_sampling
+    most = plan.rollouts(updates) * plan.prompts_per_rollout
+    most *= 1 if refills is None else 1 + refills.max_refills
+    if options is None or not options.filters or options.start is not None or most > rows:
+        return
+    text = (
+        f"has no effect: the run samples {most} prompts at most and the data has {rows}, so none comes twice and is "
+        "left out for what it was; give rollout.difficulty.start (the folder of an earlier run, or of rlvr data "
+        "split), train longer, or remove it."
+    )
+    key = "max_pass_rate" if options.max_pass_rate < 1 else "min_pass_rate"
+    raise_problems([Problem(("rollout", "difficulty", key), text)], recipe.name)
+
+
 def plan_batches(recipe: Recipe, processes: int = 1) -> BatchPlan:
     """Return the plan of a recipe on a number of processes.
 

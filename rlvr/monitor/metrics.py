@@ -47,6 +47,14 @@ _SECTIONS: dict[str, list[tuple[str, str, str]]] = {
         ("group/all_right_fraction", "0..1", "Share of the sampled groups with one reward in which all completions are correct."),
         ("group/all_wrong_fraction", "0..1", "Share of the sampled groups with one reward in which none is correct. What remains to 1 was not judged or left out of the loss."),
     ],
+    "Difficulty of the prompts": [
+        ("difficulty/prompts_seen", "count", "Prompts of the data that were sampled and judged so far. These metrics are in the row of a rollout's first update of a run with `rollout.difficulty`."),
+        ("difficulty/pass_rate", "0..1", "Mean of the remembered pass rates of those prompts, each counted once; not the policy's on what it trains on."),
+        ("difficulty/too_easy_fraction", "0..1", "Share of the data's prompts that this rollout left out since their pass rate is above `max_pass_rate`."),
+        ("difficulty/too_hard_fraction", "0..1", "Share left out since it is below `min_pass_rate`."),
+        ("difficulty/revisited", "count", "Prompts outside the range that were sampled to look at them again."),
+        ("difficulty/stand_ins", "count", "Prompts outside the range that were sampled since too few in it were left."),
+    ],
     "Entropy": [
         ("entropy", "nats", "Entropy of the next-token distribution over the full vocabulary, at the rollout temperature; mean over the update's tokens that were sampled at it."),
         ("entropy/covariance", "nats", "Cov(log pi, A) over the tokens of the update, A the advantage; positive: likely tokens are reinforced and entropy falls."),

@@ -13,7 +13,7 @@ reward).
 Papers: https://arxiv.org/abs/2503.14476 (dynamic sampling), https://arxiv.org/abs/2506.18330 (recovery; no code)
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,12 @@ from torch import Tensor
 
 from rlvr.batch import Origin, RolloutBatch
 from rlvr.rewards.scorer import Scored
-from rlvr.rewards.verdict import Outcome
-from rlvr.rollout.completion import OUTCOMES, Completion
+from rlvr.rollout.completion import Completion
+from rlvr.rollout.difficulty import Memory, tally
+from rlvr.rollout.prompts import PromptSource, Taken
 from rlvr.rollout.rehearsal import join_all
 from rlvr.rollout.rows import trim
 from rlvr.rollout.sampler import Batch, Sampler
-from rlvr.rollout.stream import prompt_stream
 
 LEFTOVERS = "leftovers.pt"
 _REFILL_SEEDS = 2**40
@@ -49,33 +49,44 @@ class Supply:
     """What a rollout leaves to the next."""
 
     position: int = 0
-    """Prompts of the stream that were taken."""
+    """Place in the order of the prompts (rlvr/rollout/prompts.py)."""
     leftovers: RolloutBatch | None = None
     """Groups with signal that were not trained on, as the policy that sampled them saw them; None: there are none."""
     numbers: tuple[int, ...] = ()
     """Row of the data of each of those groups."""
+    memory: Memory | None = None
+    """Of every prompt, where the run remembers them and has seen some."""
 
     def save(self, folder: Path) -> dict[str, Any]:
-        """Write the leftovers to a checkpoint's folder and return the rest as plain data."""
+        """Write leftovers and memory to a checkpoint's folder and return the rest as plain data."""
         if self.leftovers is not None:
             torch.save(vars(self.leftovers.to("cpu")), folder / LEFTOVERS)
-        return {"position": self.position, "leftovers": list(self.numbers)}
+        if self.memory is not None:
+            self.memory.save(folder)
+        saved = {"position": self.position, "leftovers": list(self.numbers)}
+        return saved | {"remembers": self.memory is not None}
 
     @classmethod
-    def load(cls, saved: dict[str, Any], folder: Path) -> "Supply":
+    def load(cls, saved: Mapping[str, Any], folder: Path, rows: int) -> "Supply":
         """Return what `save` wrote.
 
+        Args:
+            saved: The plain data.
+            folder: Of the checkpoint.
+            rows: Of the data.
+
         Raises:
-            ValueError: If the leftovers are missing.
+            ValueError: If leftovers or memory are missing, or the memory is of other data.
         """
+        memory = Memory.load(folder, rows) if saved["remembers"] else None
         numbers = tuple(saved["leftovers"])
         path = folder / LEFTOVERS
         if not numbers:
-            return cls(saved["position"])
+            return cls(saved["position"], memory=memory)
         if not path.is_file():
             raise ValueError(f"{folder} has no {LEFTOVERS}; resume from another checkpoint")
-        rows = RolloutBatch(**torch.load(path, weights_only=True))
-        return cls(saved["position"], rows, numbers)
+        left = RolloutBatch(**torch.load(path, weights_only=True))
+        return cls(saved["position"], left, numbers, memory)
 
 
 @dataclass(frozen=True)
@@ -179,11 +190,7 @@ def account(rows: RolloutBatch, signal: Bool[Tensor, " G"], group_size: int) -> 
         signal: Of the groups.
         group_size: Completions per prompt.
     """
-    assert rows.outcomes is not None  # as_rows sets them
-    counted = rows.is_scored.cpu()
-    right = (rows.outcomes.cpu() == OUTCOMES.index(Outcome.CORRECT)) & counted
-    of_group = counted.view(-1, group_size).sum(-1)
-    right_of_group = right.view(-1, group_size).sum(-1)
+    right_of_group, of_group = tally(rows, group_size)
     idle = ~signal.cpu() & (of_group > 0)
     shares = {
         "kept": signal.cpu(),
@@ -202,7 +209,7 @@ def sample_with_signal(
     *,
     prompts: int,
     seed: int,
-    stream_seed: int,
+    source: PromptSource,
     supply: Supply,
 ) -> Sampled:
     """Return leftovers and new groups with signal, `prompts` in all.
@@ -213,28 +220,30 @@ def sample_with_signal(
         counts: From rows to those that count in the loss, (B,) bool.
         prompts: P.
         seed: Of the sampling.
-        stream_seed: Of the order of the prompts.
+        source: Of the prompts.
         supply: What the generation before left.
     """
     size = sampler.group_size
     recovered, position = len(supply.numbers), supply.position
     numbers: list[int] = []
+    taken: list[Taken] = []
     parts: list[Batch] = []
     signal = torch.zeros(0, dtype=torch.bool)
     while not parts or (
         recovered + int(signal.sum()) < prompts and len(parts) <= dynamic.max_refills
     ):
-        new = prompt_stream(len(sampler.rows), prompts, stream_seed, start=position)
+        new = source.take(prompts, position, supply.memory, [*supply.numbers, *numbers])
         part = sampler.sample(
-            sampler.each(new),
+            sampler.each(new.numbers),
             seed + len(parts) * _REFILL_SEEDS,
             origin=Origin.POLICY,
             first_group=0,
             observe=False,
         )
         parts.append(part)
-        numbers += new
-        position += prompts
+        taken.append(new)
+        numbers += new.numbers
+        position = new.position
         found = have_signal(part.rows.rewards, counts(part.rows), size)
         signal = torch.cat([signal, found.cpu()])
     everything = join_all([part.rows for part in parts])
@@ -254,6 +263,7 @@ def sample_with_signal(
     )
     sources = [None] * recovered + groups[:trained]
     all_numbers = [*supply.numbers, *(numbers[group] for group in groups[:trained])]
+    memory, remembered = source.remember(supply.memory, taken, everything, size)
     return Sampled(
         rows=rows,
         numbers=[all_numbers[place] for place in order],
@@ -270,13 +280,14 @@ def sample_with_signal(
             for i in range(size)
         },
         scoring=sum(part.scoring for part in parts),
-        supply=Supply(position, trim(left), tuple(numbers[group] for group in rest))
+        supply=Supply(position, trim(left), tuple(numbers[group] for group in rest), memory)
         if rest
-        else Supply(position),
+        else Supply(position, memory=memory),
         stats={
             "rollout/prompts_consumed": len(numbers),
             "rollout/refills": len(parts) - 1,
             "rollout/recovered": recovered,
             **account(everything, signal, size),
+            **remembered,
         },
     )

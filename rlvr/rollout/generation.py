@@ -1,6 +1,7 @@
 """One generation: sample, score, advantages, statistics, and what the controls make of it."""
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
@@ -16,7 +17,9 @@ from rlvr.loss import Objective
 from rlvr.rewards.scorer import Scorer
 from rlvr.rewards.verdict import Outcome
 from rlvr.rollout.completion import OUTCOMES
+from rlvr.rollout.difficulty import DIFFICULTY, Difficulty, write_memory
 from rlvr.rollout.dynamic import DynamicSampling, Sampled, Supply, sample_with_signal
+from rlvr.rollout.prompts import PromptSource
 from rlvr.rollout.rehearsal import (
     as_rehearsal,
     choose_mastered,
@@ -29,7 +32,10 @@ from rlvr.rollout.sampler import Policy, Row, Sampler
 from rlvr.rollout.stream import prompt_stream
 from rlvr.rollout.verifiers import measurements, verifier_metrics
 
+logger = logging.getLogger(__name__)
+
 REHEARSAL = "rehearsal.pt"
+_STAND_INS = "stand_ins"
 
 Advantage = Callable[[Tensor, Tensor], Tensor]
 
@@ -81,6 +87,7 @@ class Roller:
         mask_truncated: Whether completions cut at the length limit are kept out of the loss.
         seed: Of the run.
         dynamic: How groups without signal are replaced; None: they are trained on.
+        difficulty: How prompts are remembered and chosen; None: they are not.
     """
 
     policy: Policy
@@ -93,12 +100,12 @@ class Roller:
     mask_truncated: bool
     seed: int
     dynamic: DynamicSampling | None = None
-    warned: set[Outcome] = field(default_factory=set)
-    """Outcomes that were said on the screen."""
+    difficulty: Difficulty | None = None
+    warned: set[str] = field(default_factory=set)
+    """What was said on the screen: outcomes, and that the filter leaves too few prompts."""
 
     def generation(
         self,
-        row_numbers: Sequence[int],
         update: int,
         state: State,
         supply: Supply = Supply(),  # noqa: B008 (frozen)
@@ -106,8 +113,6 @@ class Roller:
         """Return a new generation.
 
         Args:
-            row_numbers: Rows of the data to complete, each `group_size` times; the same on every process. With dynamic
-                sampling those of the stream, from the supply's position on, are taken instead.
             update: Optimizer steps done; seeds the sampling.
             state: Of the controls.
             supply: What the generation before left.
@@ -116,7 +121,7 @@ class Roller:
         chain = self.objective.chain
         plan = chain.plan(state)
         seed = self.seed * 1_000_003 + update
-        sampled = self._sampled(row_numbers, seed, supply)
+        sampled = self._sampled(seed, supply)
         rows, scoring = sampled.rows, sampled.scoring
         if plan.tempered is not None:
             prompts = plan.tempered.prompts(self.plan.prompts_per_rollout)
@@ -137,8 +142,32 @@ class Roller:
         if plan.rehearsal is not None:
             rows = rows.join(self._rehearsal_rows(plan.rehearsal, seed, update))
         stats |= sampled.stats | {"time/score": scoring, "time/rollout": monotonic() - started}
+        self._warn_of_stand_ins(sampled.stats)
         recovered = bool(sampled.stats.get("rollout/recovered"))
         return Generation(rows, state, stats, records, sampled.supply, recovered)
+
+    @property
+    def source(self) -> PromptSource:
+        """What gives prompts."""
+        return PromptSource(len(self.rows), self.seed, self.difficulty)
+
+    def _warn_of_stand_ins(self, stats: Mapping[str, float]) -> None:
+        """Say, once, that the filter leaves too few prompts."""
+        count = stats.get("difficulty/stand_ins", 0)
+        if count and _STAND_INS not in self.warned and self.policy.processes.is_first:
+            self.warned.add(_STAND_INS)
+            logger.warning(
+                "fewer prompts than a rollout needs are between rollout.difficulty.min_pass_rate and max_pass_rate: "
+                "the closest to it stand in (%d of this rollout); widen the range, or add data; it is counted as "
+                "difficulty/stand_ins and said once",
+                count,
+            )
+
+    def write_difficulty(self, supply: Supply) -> None:
+        """Write what is remembered of the prompts to the run folder; called on the first process."""
+        if supply.memory is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_memory(supply.memory, self.rows, self.folder / DIFFICULTY)
 
     @property
     def sampler(self) -> Sampler:
@@ -162,8 +191,8 @@ class Roller:
             warned=self.warned,
         )
 
-    def _sampled(self, row_numbers: Sequence[int], seed: int, supply: Supply) -> Sampled:
-        """Return the policy's own rows: of the given rows of the data, or, with dynamic sampling, of the stream's."""
+    def _sampled(self, seed: int, supply: Supply) -> Sampled:
+        """Return the policy's own rows, of the prompts that come next."""
         if self.dynamic is not None:
             return sample_with_signal(
                 self.sampler,
@@ -171,18 +200,24 @@ class Roller:
                 self._counts,
                 prompts=self.plan.prompts_per_rollout,
                 seed=seed,
-                stream_seed=self.seed,
+                source=self.source,
                 supply=supply,
             )
-        batch = self.sampler.sample(row_numbers, seed, origin=Origin.POLICY, first_group=0)
+        taken = self.source.take(self.plan.prompts_per_rollout, supply.position, supply.memory)
+        requests = self.sampler.each(taken.numbers)
+        batch = self.sampler.sample(requests, seed, origin=Origin.POLICY, first_group=0)
+        memory, stats = self.source.remember(
+            supply.memory, [taken], batch.rows, self.plan.group_size
+        )
         return Sampled(
             rows=batch.rows,
-            numbers=list(row_numbers[:: self.plan.group_size]),
+            numbers=taken.numbers,
             completions=batch.completions,
             scored=batch.scored,
-            trained={place: place for place in range(len(row_numbers))},
+            trained={place: place for place in range(len(requests))},
             scoring=batch.scoring,
-            supply=supply,
+            supply=Supply(taken.position, memory=memory),
+            stats=stats,
         )
 
     def _steps(self, rows: RolloutBatch, separator: str) -> Tensor:

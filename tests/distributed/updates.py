@@ -103,7 +103,7 @@ def gradients(folder: Path, processes: int) -> dict[str, Any]:
     return found
 
 
-def given(made: Any, case: Case, generation_batch: object) -> None:
+def given(made: Any, case: Case, update: int) -> None:
     """Take a generation that was made up in place of a sampled one."""
     made._take_rollout(generation(case, made))
 

@@ -11,6 +11,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))  # torchrun starts this file by its path
 
 from rlvr.rewards.scorer import Scorer
+from rlvr.rollout.stream import prompt_stream
 from tests.rollout import scripted
 from tests.trainer import tiny
 
@@ -32,7 +33,11 @@ def generation(folder: Path) -> Any:
     """Return the generation that this process sees."""
     path = folder / "rewards.py"
     path.write_text(REWARD)
-    made = scripted.roller(folder, list(range(8)), None)
+    # the first of the stream are rows 0, 1, ... in this order
+    rows = [0] * 8
+    for place, number in enumerate(prompt_stream(8, 8, scripted.SEED)):
+        rows[number] = place
+    made = scripted.roller(folder, rows, None)
     verifiers = [
         f"{path}:ranked",
         {f"{path}:said": {"normalize": "group", "weight": 0.5}},
@@ -41,7 +46,7 @@ def generation(folder: Path) -> Any:
     plan = tiny.plan(prompts_per_rollout=PROMPTS, group_size=GROUP)
     with Scorer(verifiers, workers=1, scores={"crashed": -1.0}) as scorer:
         made = replace(made, plan=plan, scorer=scorer)
-        return made.generation([row for row in range(PROMPTS) for _ in range(GROUP)], 0, {})
+        return made.generation(0, {})
 
 
 def main(out: str) -> None:

@@ -110,7 +110,7 @@ def generations(made: Roller, count: int, state: Any = None) -> list[Generation]
     """Return generations in a row, the policy another one for each."""
     supply, found = Supply(), []
     for update in range(count):
-        found.append(made.generation([], update, state or {}, supply))
+        found.append(made.generation(update, state or {}, supply))
         supply = found[-1].supply
         made.policy.version += 1  # type: ignore[attr-defined]
     return found

@@ -93,8 +93,7 @@ def test_a_rollout_trains_on_the_first_groups_of_the_stream_that_have_signal(tmp
 
 def test_a_rollout_that_needs_no_refill_is_the_plain_one(tmp_path):
     data = [2, 3, 6, 7, 10, 11]
-    requests = [row for row in prompt_stream(len(data), PROMPTS, SEED) for _ in range(GROUP)]
-    plain = scripted.roller(tmp_path, data, None).generation(requests, 0, {})
+    plain = scripted.roller(tmp_path, data, None).generation(0, {})
     dynamic = scripted.roller(tmp_path, data, DynamicSampling(3, keep_leftovers=False))
     [found] = scripted.generations(dynamic, 1)
     one, other = dict(plain.rows.tensors()), dict(found.rows.tensors())
@@ -198,7 +197,7 @@ def test_tempered_rows_are_of_the_first_prompts_that_are_trained_on(tmp_path):
     state = watched.init()
     supply = Supply()
     for update in range(2):
-        found = made.generation([], update, state, supply)
+        found = made.generation(update, state, supply)
         supply, rows = found.supply, seen[-1]
         tempered = rows.rows(rows.origin == Origin.TEMPERED)
         own = rows.rows(rows.origin == Origin.POLICY)
@@ -210,7 +209,7 @@ def test_tempered_rows_are_of_the_first_prompts_that_are_trained_on(tmp_path):
 def test_leftovers_survive_the_disk(tmp_path):
     made = scripted.roller(tmp_path, list(range(16)), DynamicSampling(5, keep_leftovers=True))
     supply = scripted.generations(made, 1)[0].supply
-    again = Supply.load(supply.save(tmp_path), tmp_path)
+    again = Supply.load(supply.save(tmp_path), tmp_path, 16)
     assert (again.position, again.numbers) == (supply.position, supply.numbers)
     for name, value in supply.leftovers.tensors():
         if isinstance(value, torch.Tensor):
@@ -218,7 +217,7 @@ def test_leftovers_survive_the_disk(tmp_path):
     saved = supply.save(tmp_path)
     (tmp_path / "leftovers.pt").unlink()
     with pytest.raises(ValueError, match=r"no leftovers\.pt"):
-        Supply.load(saved, tmp_path)
+        Supply.load(saved, tmp_path, 16)
 
 
 def test_with_recovered_rows_controls_see_the_policy_that_is_trained(tmp_path):
