@@ -370,7 +370,10 @@ def test_a_shipped_recipe_is_found_by_name_and_an_unknown_one_gets_a_suggestion(
         ("a:\n\tb: 1\n", ":2: not YAML"),
         ("- 1\n", "holds a list"),
         ("1: 2\n", "not a string"),
-        ("a: !!python/object:os.system {}\n", "not YAML"),
+        ("a: !!python/object:os.system {}\n", ":1: a has the tag !!python/object:os.system"),
+        ("a: &x [*x]\n", ":1: a[0][0] is nested more than 32 levels deep"),
+        ("a: !!int b\n", ":1: a is 'b', which is no int"),
+        ("a: b\0\n", "not YAML"),
     ],
 )
 def test_a_broken_file_is_refused_with_its_line(tmp_path, text, said):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import string
 from collections import Counter
 from collections.abc import Iterator
@@ -43,15 +44,20 @@ def nearest(wanted: int, candidates: Iterator[int] | range) -> str:
         >>> nearest(30, range(16, 65, 16))
         '16 or 32'
     """
-    numbers = sorted(set(candidates))
-    below = [number for number in numbers if number <= wanted]
-    above = [number for number in numbers if number > wanted]
-    return " or ".join(str(number) for number in below[-1:] + above[:1])
+    below = above = None
+    for number in candidates:
+        if number <= wanted:
+            below = number if below is None else max(below, number)
+        else:
+            above = number if above is None else min(above, number)
+    return " or ".join(str(number) for number in (below, above) if number is not None)
 
 
 def divisors(number: int) -> Iterator[int]:
     """Yield the divisors of a positive number in ascending order."""
-    yield from (size for size in range(1, number + 1) if number % size == 0)
+    small = [size for size in range(1, math.isqrt(number) + 1) if number % size == 0]
+    yield from small
+    yield from (number // size for size in reversed(small) if size * size != number)
 
 
 def sources(recipe: Recipe) -> list[tuple[Path, DataSource]]:

@@ -132,6 +132,9 @@ def _unknown_key(key: str, parent: Path, schema: type[BaseModel], at: Path) -> s
     allowed = f"{dotted((*at, *parent)) or 'A recipe'} takes: {listed}."
     if near := misspelt(key, known):
         return f"is not a key.{question(near)} {allowed}"
+    if "." in key and not at:
+        section, _, rest = key.partition(".")
+        return f"is not a key: in a file the keys of a section stand below it. Write {section}: {{{rest}: ...}}."
     if not at and (instead := elsewhere(key, all_keys(schema))):
         return instead
     return f"is not a key.{did_you_mean(key, known) or _farther(key, schema)} {allowed}"
@@ -244,7 +247,7 @@ def describe(annotation: Any, metadata: list[Any]) -> str:
     """
     origin, arguments = get_origin(annotation), get_args(annotation)
     bounds = " and ".join(
-        f"{word} {getattr(item, name):g}"
+        f"{word} {_limit(getattr(item, name))}"
         for item in metadata
         for name, word in _BOUNDS.items()
         if getattr(item, name, None) is not None
@@ -272,6 +275,10 @@ def describe(annotation: Any, metadata: list[Any]) -> str:
         return "a mapping"
     word = _WORDS.get(annotation, "something else")
     return f"{word} {bounds}" if bounds and annotation in (int, float) else word
+
+
+def _limit(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def _choices(annotation: Any) -> list[str]:
