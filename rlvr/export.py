@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from rlvr.card import PICTURE, Subject, model_card
 from rlvr.console import say
@@ -80,11 +83,25 @@ def export(
     with _replacing(folder) as staging:
         _build(staging, record, source, _address(place), identity)
     if isinstance(place, str):
-        url = push(folder, place, private=private, message=f"{record.name}: {source.name}")
+        url = push(
+            folder,
+            place,
+            private=private,
+            message=f"{record.name}: {source.name}",
+            again=_command(run, to, private=private, checkpoint=checkpoint),
+        )
         _list(folder, f"are at {url}")
         shutil.rmtree(folder)
     else:
         _list(folder, f"are in {label}")
+
+
+def _command(run: Path, to: str, *, private: bool, checkpoint: str | None) -> str:
+    """Return the command that exports like this."""
+    words = ["rlvr", "export", str(run), "--to", to]
+    words += [] if private else ["--public"]
+    words += [] if checkpoint is None else ["--checkpoint", str(checkpoint)]
+    return shlex.join(words)
 
 
 def check_destination(run: Path, name: str, to: str) -> None:
@@ -299,21 +316,24 @@ def _checksums(folder: Path) -> dict[str, str]:
 @contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
     """Give an empty folder beside `folder` that takes its place at the end, and is removed at an error."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
     # resolved: `.` and names that end in dots have no name of their own
     folder = folder.resolve()
     partial, aside = (
         folder.with_name(f".{folder.name}.rlvr-{end}") for end in ("partial", "replaced")
     )
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
     try:
+        partial.mkdir(parents=True)
         yield partial
         if folder.exists():
             shutil.rmtree(aside, ignore_errors=True)
             folder.rename(aside)
         partial.rename(folder)
         shutil.rmtree(aside, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(
+            f"{folder} could not be made ({error}); nothing was changed. Is there room, and may it be written?"
+        ) from None
     finally:
         if aside.exists() and not folder.exists():
             aside.rename(folder)

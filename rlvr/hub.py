@@ -29,11 +29,18 @@ def endpoint() -> str:
     return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
 
 
-def push(folder: Path, repository: str, *, private: bool, message: str) -> str:
+def push(folder: Path, repository: str, *, private: bool, message: str, again: str) -> str:
     """Upload a folder as one model repository; returns its address.
 
     A repository is made if there is none. One that holds something else than an export is left alone, and so
     is a public one when `private` is asked for. Weights of an earlier export under other names are removed.
+
+    Args:
+        folder: Of a whole export.
+        repository: `user/name`.
+        private: Of a repository that is made.
+        message: Of the commit.
+        again: The command that tries it again.
 
     Raises:
         ValueError: If the repository cannot be used or reached; the folder is as it was.
@@ -73,8 +80,8 @@ def push(folder: Path, repository: str, *, private: bool, message: str) -> str:
     else:
         return f"{api.endpoint}/{repository}"
     raise ValueError(
-        f"{repository} at {api.endpoint} was not published: {reason}\nThe export is whole in {folder}. Run the same "
-        f"command again, or publish the folder with: hf upload {repository} {folder} ."
+        f"{repository} at {api.endpoint} was not published: {reason}\nThe export is whole in {folder}. Again: {again}, "
+        f"or publish the folder with: hf upload {repository} {folder} ."
     )
 
 

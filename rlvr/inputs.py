@@ -114,7 +114,8 @@ def load_tokenizer(recipe: Recipe) -> "PreTrainedTokenizerBase":
     except OSError as error:
         raise ValueError(
             f"model.path: no tokenizer at {model.path!r} ({_first_line(error)}); give a folder with a model, or a hub "
-            "id that can be reached"
+            "id that can be reached. Without network: download it elsewhere (hf download NAME --local-dir DIR) and set "
+            "model.path to DIR"
         ) from None
     if tokenizer.eos_token is None:
         raise ValueError(

@@ -44,6 +44,10 @@ def _is_reachable(endpoint: str) -> bool:
     try:
         get_session().head(endpoint, timeout=SECONDS)
     except (HTTPError, OSError):
-        logger.warning("%s cannot be reached: only what is in the cache is found", endpoint)
+        logger.warning(
+            "%s cannot be reached: only what is in the cache is found. Where there is no network, HF_HUB_OFFLINE=1 "
+            "saves this look",
+            endpoint,
+        )
         return False
     return True

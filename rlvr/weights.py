@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlvr.reach import cache_if_unreachable
+
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -214,7 +216,8 @@ def _open_adapter(
 
     base = json.loads((source / ADAPTER).read_text())["base_model_name_or_path"]
     try:
-        model = _open_model(base, trust_remote_code, revision=revision, offline=offline)
+        with cache_if_unreachable(base):
+            model = _open_model(base, trust_remote_code, revision=revision, offline=offline)
     except OSError as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(

@@ -19,6 +19,7 @@ from rlvr.monitor.store import RunWriter
 from rlvr.recipe import load_recipe, write_resolved
 from rlvr.weights import check_tensors, compare_logits, export_weights
 from tests import hub_server
+from tests.full_disk import files_up_to
 
 BASE = Path(__file__).parents[1] / "recipes" / "demo" / "base"
 FILES = {
@@ -288,6 +289,21 @@ def test_a_failed_export_leaves_the_one_before_it_and_nothing_half(own, tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "own"]
 
 
+def test_an_export_that_finds_no_room_leaves_the_one_before_it(own, tmp_path):
+    folder = tmp_path / "out"
+    export(own, str(folder))
+    before = tree(folder)
+    with (
+        files_up_to(50_000),
+        pytest.raises(ValueError, match=r"out could not be made .*File too large"),
+    ):
+        export(own, str(folder))
+    assert tree(folder) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "own"]
+    with pytest.raises(ValueError, match="could not be made"):
+        export(own, "/proc/self/out")
+
+
 def test_a_run_can_ask_before_it_starts(exported, run, tmp_path):
     check_destination(tmp_path / "new", "demo", str(tmp_path / "free"))
     check_destination(run, "demo", str(exported))
@@ -443,9 +459,9 @@ def test_the_hub_gets_every_file_byte_for_byte(run, exported, hub, monkeypatch, 
 
 def test_a_later_export_removes_weights_of_other_names(exported, hub):
     for _ in range(2):
-        push(exported, "somebody/my-model", private=True, message="again")
+        push(exported, "somebody/my-model", private=True, message="again", again="rlvr export")
     hub.files["somebody/my-model"] |= {"model-00001-of-00002.safetensors": b"x", "notes.md": b"y"}
-    push(exported, "somebody/my-model", private=True, message="again")
+    push(exported, "somebody/my-model", private=True, message="again", again="rlvr export")
     assert set(hub.files["somebody/my-model"]) == FILES | {".gitattributes", "notes.md"}
 
 
@@ -453,10 +469,10 @@ def test_a_repository_that_is_no_export_or_is_public_is_left_alone(exported, hub
     hub.files["somebody/theirs"] = {"model.safetensors": b"theirs"}
     hub.private["somebody/theirs"] = True
     with pytest.raises(ValueError, match=r"holds something else \(model.safetensors\)"):
-        push(exported, "somebody/theirs", private=True, message="mine")
-    push(exported, "somebody/open", private=False, message="mine")
+        push(exported, "somebody/theirs", private=True, message="mine", again="rlvr export")
+    push(exported, "somebody/open", private=False, message="mine", again="rlvr export")
     with pytest.raises(ValueError, match="it is public, and a private one is asked for"):
-        push(exported, "somebody/open", private=True, message="mine")
+        push(exported, "somebody/open", private=True, message="mine", again="rlvr export")
     assert hub.files["somebody/theirs"] == {"model.safetensors": b"theirs"}
     assert hub.commits == ["mine"]
 
@@ -477,12 +493,13 @@ def test_what_could_not_be_published_is_kept_and_named(own, hub, monkeypatch):
     with pytest.raises(ValueError, match=r"was not published: .*401.* may not write") as caught:
         export(own, "somebody/my-model")
     assert f"hf upload somebody/my-model {own / 'export'} ." in str(caught.value)
+    assert f"Again: rlvr export {own} --to somebody/my-model, or" in str(caught.value)
     kept = tree(own / "export")
     assert kept.keys() == FILES
     # nobody listens there
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(ValueError, match=r"was not published: .*\nThe export is whole in"):
-        push(own / "export", "somebody/my-model", private=True, message="m")
+        push(own / "export", "somebody/my-model", private=True, message="m", again="rlvr export")
     assert tree(own / "export") == kept
     monkeypatch.setenv("HF_ENDPOINT", hub.address)
     monkeypatch.setenv("HF_TOKEN", hub_server.TOKEN)
