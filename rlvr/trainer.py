@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
-from trl.models.utils import disable_gradient_checkpointing
+from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_generation
 from trl.trainer import grpo_trainer
 from trl.trainer.utils import use_adapter
 
@@ -44,8 +44,8 @@ from rlvr.rewards.scorer import Scorer
 from rlvr.rollout.completion import OUTCOMES, Completion, as_rows
 from rlvr.rollout.cut import Lengths, assign_updates, deal
 from rlvr.rollout.difficulty import Difficulty
-from rlvr.rollout.draws import drawing
 from rlvr.rollout.dynamic import DynamicSampling, Supply
+from rlvr.rollout.generate import generate
 from rlvr.rollout.generation import Advantage, Roller
 from rlvr.rollout.rows import rollout_metrics, token_batch, trim
 from rlvr.rollout.sampler import Row
@@ -288,8 +288,9 @@ class Trainer(GRPOTrainer):
         was_training = self.model.training
         self.model.eval()
         with self._sampling(wanted):
+            is_greedy = wanted["temperature"] == 0
             completion_ids, logprobs = self._draw(
-                prompt_ids, seeds, together, limit, is_greedy=wanted["temperature"] == 0
+                prompt_ids, None if is_greedy else seeds, together
             )
         self.model.train(was_training)
         texts = self._tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
@@ -305,29 +306,38 @@ class Trainer(GRPOTrainer):
         ]
 
     def _draw(
-        self,
-        prompt_ids: list[list[int]],
-        seeds: Sequence[int],
-        together: int | None,
-        limit: int,
-        *,
-        is_greedy: bool,
+        self, prompt_ids: list[list[int]], seeds: Sequence[int] | None, together: int | None
     ) -> tuple[list[list[int]], list[list[float]]]:
-        """Return completions of this process's prompts and the sampler's log-probs, empty if it has none."""
-        if self.use_vllm:  # batches by itself
+        """Return completions of this process's prompts and the sampler's log-probs, empty if it has none.
+
+        Without seeds decoding is greedy.
+        """
+        if self.use_vllm or self.use_transformers_continuous_batching:  # which batch by themselves
+            torch.manual_seed(seeds[0] if seeds else self.args.seed)
             completion_ids, logprobs = self._generate_single_turn(prompt_ids, None, {}, 1)
             return completion_ids, logprobs or []
         size = together or self._generate_together or len(prompt_ids)
         completions: list[list[int]] = []
-        for start in range(0, len(prompt_ids), size):
-            part = slice(start, start + size)
-            draws = (
-                nullcontext()
-                if is_greedy
-                else drawing(self._causal(self.model), seeds[part], limit)
-            )
-            with draws:
-                completions += self._generate_single_turn(prompt_ids[part], None, {}, 1)[0]
+        with (
+            unwrap_model_for_generation(
+                self.model_wrapped,
+                self.accelerator,
+                gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+                generation_kwargs=self.generation_kwargs,
+                gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,  # type: ignore[arg-type]
+            ) as unwrapped,
+            self._dist.summon_full_params(self.model_wrapped, recurse=False),
+        ):
+            for start in range(0, len(prompt_ids), size):
+                part = slice(start, start + size)
+                completions += generate(
+                    self._causal(unwrapped),
+                    prompt_ids[part],
+                    seeds=seeds and seeds[part],
+                    config=self.generation_config,
+                    ends=self.eos_token_ids,
+                    pad_token=self.pad_token,
+                )
         return completions, []
 
     @contextmanager

@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from rlvr.batch import Origin, RolloutBatch
 from rlvr.rewards.scorer import Scored
 from rlvr.rewards.verdict import Outcome
+from rlvr.rollout.padding import exist, filled
 
 OUTCOMES = list(Outcome)
 """Name of each number in `RolloutBatch.outcomes`."""
@@ -53,12 +51,12 @@ def as_rows(
     places = torch.tensor([item.place for item in completions])
     prompts = [item.prompt_ids for item in completions]
     written = [item.completion_ids for item in completions]
-    prompt_mask, completion_mask = _exist(prompts, left=True), _exist(written)
+    prompt_mask, completion_mask = exist(prompts, left=True), exist(written)
     sampling = [item.sampling_logprobs for item in completions]
     return RolloutBatch(
-        prompt_ids=_filled(prompts, prompt_mask, pad_token),
+        prompt_ids=filled(prompts, prompt_mask, pad_token),
         prompt_mask=prompt_mask,
-        completion_ids=_filled(written, completion_mask, pad_token),
+        completion_ids=filled(written, completion_mask, pad_token),
         completion_mask=completion_mask,
         mask=completion_mask,
         advantages=torch.zeros(completion_mask.shape),
@@ -66,7 +64,7 @@ def as_rows(
         group_ids=first_group + places.clamp(min=0) // group_size,
         origin=torch.full_like(places, origin),
         truncated=torch.tensor([item.truncated for item in completions]),
-        sampling_logprobs=None if None in sampling else _filled(sampling, completion_mask, 0.0),  # type: ignore[arg-type]
+        sampling_logprobs=None if None in sampling else filled(sampling, completion_mask, 0.0),  # type: ignore[arg-type]
     )
 
 
@@ -79,19 +77,3 @@ def with_scores(rows: RolloutBatch, scored: Sequence[Scored]) -> RolloutBatch:
         rewards=torch.tensor([item.reward for item in scored], device=device),
         outcomes=torch.tensor(outcomes, device=device),
     )
-
-
-def _exist(rows: Sequence[Sequence[Any]], *, left: bool = False) -> Tensor:
-    """Return where padded rows have something, (B, T) bool; padding is on the right, or on the left."""
-    lengths = torch.tensor([len(row) for row in rows]).unsqueeze(-1)
-    width = int(lengths.max())
-    columns = torch.arange(width)
-    return columns >= width - lengths if left else columns < lengths
-
-
-def _filled(rows: Sequence[Sequence[Any]], exist: Tensor, value: float) -> Tensor:
-    """Return the rows' numbers where they exist, and `value` elsewhere, (B, T)."""
-    # one tensor of all: a tensor of each row costs more than the rows
-    found = torch.full(exist.shape, value)
-    found[exist] = torch.tensor(list(chain.from_iterable(rows)), dtype=found.dtype)
-    return found
