@@ -77,6 +77,11 @@ def publish(folder: Path, name: str, keep: int | None) -> None:
     _delete(folder / name)  # a run that goes back writes it again
     written.rename(folder / name)
     _flush(folder)
+    tidy(folder, keep)
+
+
+def tidy(folder: Path, keep: int | None) -> None:
+    """Remove the oldest checkpoints beyond `keep`, and what processes that were killed have left."""
     for old in checkpoints(folder)[keep:] if keep else ():
         _delete(old)
     remains(folder)

@@ -42,7 +42,9 @@ def write_provenance(folder: Path) -> None:
     """Write `run.json`; that of a run that goes on is left as it is."""
     path = folder / FILE
     if not path.exists():
-        path.write_text(json.dumps(provenance(), indent=1) + "\n")
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(provenance(), indent=1) + "\n")
+        partial.replace(path)
 
 
 def moved(folder: Path) -> list[str]:

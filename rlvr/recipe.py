@@ -526,7 +526,9 @@ def _reading_order(problem: Problem) -> tuple[str, int]:
 
 def write_resolved(recipe: Recipe, origins: Origins, path: Path) -> None:
     """Write every value of a recipe with its origin; loading the file gives an equal recipe."""
-    path.write_text(resolved_text(recipe, origins), encoding="utf-8")
+    partial = path.with_suffix(".partial")  # a run killed here must find the whole one again
+    partial.write_text(resolved_text(recipe, origins), encoding="utf-8")
+    partial.replace(path)
 
 
 def resolved_text(recipe: Recipe, origins: Origins) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rlvr.check.combination import collective_timeout
 from rlvr.check.plan import BatchPlan, check_difficulty, plan_batches
 from rlvr.check.resume import changes
-from rlvr.checkpoint import checkpoints, is_whole, update_of
+from rlvr.checkpoint import checkpoints, is_whole, tidy, update_of
 from rlvr.compose import Origins
 from rlvr.console import is_first_process, plural, process_count, process_rank, say
 from rlvr.final import FINAL, Final, without_final
@@ -66,6 +66,8 @@ def run(recipe: Recipe, origins: Origins, *, resume: bool = False) -> None:
         updates = count_updates(recipe, plan, len(inputs.rows))
         if checkpoint is not None and update_of(checkpoint) >= updates:
             say(f"resume    the run is finished: {checkpoint} is its last update; nothing to do")
+            if is_first_process():  # it may have been killed after its last update
+                tidy(checkpoint.parent, recipe.training.keep_checkpoints)
             if not (recipe.output / FINAL).exists():
                 say(f"note      {without_final(recipe.output)}")
             return
@@ -182,6 +184,7 @@ def _train(
         # asked for on every process, called on the first
         write_completions=writer.completions if writer else (lambda *_: None),
         completions_every=recipe.monitor.completions_every,
+        before=_self_test(inputs) if recipe.rollout.engine == "vllm" else None,
         evaluate=measure,
         evaluate_every=evaluation.every,
         evaluate_at_start=evaluation.at_start,
@@ -209,6 +212,14 @@ def _train(
             missing.append(_export_problem(recipe))
     if found := [item for item in missing if item]:
         raise ValueError("training is over, but " + "\n".join(found))
+
+
+def _self_test(inputs: "Inputs") -> "Callable[[Trainer], None]":
+    """Return what compares the sampling engine with the policy before the first update."""
+    from rlvr.rollout.self_test import PROMPTS, check_sampler
+
+    prompts = [row["prompt"] for row in inputs.rows[:PROMPTS]]
+    return lambda trainer: say(f"sampler   {check_sampler(trainer, prompts)}")
 
 
 def _writer(recipe: Recipe, start: int, *, resume: bool) -> "RunWriter | None":
