@@ -133,26 +133,54 @@ def _rollout_problems(recipe: Recipe) -> Iterator[Problem]:
         )
         keys = (("rollout", "difficulty", "max_pass_rate"),)
         yield Problem(("rollout", "difficulty", "min_pass_rate"), text, also=keys)
+    yield from _generation_problems(recipe)
     if rollout.engine == "vllm":
         yield from _vllm_problems(recipe)
 
 
+GENERATION = {
+    "temperature": "rollout.temperature",
+    "top_p": "rollout.top_p",
+    "top_k": "rollout.top_k",
+    "min_p": "rollout.min_p",
+    "max_new_tokens": "rollout.max_completion_length",
+    "max_length": "rollout.max_completion_length",
+    "max_tokens": "rollout.max_completion_length",
+    "num_return_sequences": "rollout.group_size",
+    "n": "rollout.group_size",
+    "do_sample": "rollout.temperature",
+    "seed": "training.seed",
+    "logprobs": "rollout.correction_max",
+}
+"""Keys of TRL's `generation_kwargs`, which overrule everything -> what to set instead."""
+
+
+def _generation_problems(recipe: Recipe) -> Iterator[Problem]:
+    given = (recipe.training.model_extra or {}).get("generation_kwargs")
+    for name in given if isinstance(given, dict) else ():
+        if name in GENERATION:
+            text = f"would sample otherwise than the loss computes; set {GENERATION[name]} instead."
+            yield Problem(("training", "generation_kwargs", name), text)
+
+
 def _vllm_problems(recipe: Recipe) -> Iterator[Problem]:
-    rollout = recipe.rollout
-    cuts = {
-        "top_p": rollout.top_p < 1,
-        "top_k": rollout.top_k > 0,
-        "min_p": bool(rollout.min_p),
+    rollout, extra = recipe.rollout, recipe.training.model_extra or {}
+    form = extra.get("vllm_structured_outputs_regex")
+    cuts: dict[Path, tuple[object, bool]] = {
+        ("rollout", "top_p"): (rollout.top_p, rollout.top_p < 1),
+        ("rollout", "top_k"): (rollout.top_k, rollout.top_k > 0),
+        ("rollout", "min_p"): (rollout.min_p, bool(rollout.min_p)),
+        ("training", "vllm_structured_outputs_regex"): (form, form is not None),
     }
-    for key, active in cuts.items():
+    for path, (value, active) in cuts.items():
         if active and rollout.correction_max is not None:
             text = (
-                f"is {show(getattr(rollout, key))}: vLLM reports log-probs renormalised over the tokens "
+                f"is {show(value)}: vLLM reports log-probs renormalised over the tokens "
                 "it kept, so the correction for its mismatch is biased; turn the cut off, or the correction "
                 "(rollout.correction_max: null)."
             )
             keys = (("rollout", "engine"), ("rollout", "correction_max"))
-            yield Problem(("rollout", key), text, also=keys)
+            yield Problem(path, text, also=keys)
     if recipe.training.device == "cpu":
         text = "is vllm, which needs a GPU, and training.device is cpu; use engine: transformers."
         yield Problem(("rollout", "engine"), text, also=(("training", "device"),))
@@ -348,6 +376,7 @@ def _moot(recipe: Recipe) -> Iterator[tuple[Path, Path, str]]:
         text = f"is {show(recipe.monitor.stall_after)}, but monitor.heartbeat_every is 0: nobody looks; set it to 5."
         yield ("monitor", "stall_after"), ("monitor", "heartbeat_every"), text
     yield from _moot_difficulty(recipe)
+    yield from _moot_vllm(recipe)
     if recipe.training.save_every == 0 and recipe.training.keep_checkpoints != 2:
         text = "has no effect with save_every 0: there is one checkpoint, at the end."
         yield ("training", "keep_checkpoints"), ("training", "save_every"), text
@@ -380,6 +409,39 @@ def _moot_algorithm(recipe: Recipe) -> Iterator[tuple[Path, Path, str]]:
     if algorithm.kl_coef == 0 and not algorithm.kl_correction:
         text = "is false, but kl_coef is 0: there is no KL to correct; set kl_coef."
         yield ("algorithm", "kl_correction"), ("algorithm", "kl_coef"), text
+
+
+VLLM_SERVER = (
+    *("vllm_server_base_url", "vllm_server_host", "vllm_server_port", "vllm_server_timeout"),
+    "vllm_group_port",
+)
+"""TRL's fields that only vllm_mode server reads."""
+VLLM_COLOCATE = (
+    *("vllm_gpu_memory_utilization", "vllm_max_model_length", "vllm_tensor_parallel_size"),
+    *("vllm_enable_sleep_mode", "vllm_model_impl"),
+)
+"""TRL's fields that only vllm_mode colocate reads."""
+
+
+def _moot_vllm(recipe: Recipe) -> Iterator[tuple[Path, Path, str]]:
+    extra = recipe.training.model_extra or {}
+    engine, mode = ("rollout", "engine"), ("training", "vllm_mode")
+    if recipe.rollout.engine != "vllm":
+        for name in (name for name in extra if name.startswith("vllm_")):
+            text = f"is {show(extra[name])}, but rollout.engine is {recipe.rollout.engine}; set rollout.engine: vllm, or remove it."
+            yield ("training", name), engine, text
+        return
+    chosen = extra.get("vllm_mode", "colocate")
+    for name in VLLM_SERVER if chosen == "colocate" else VLLM_COLOCATE:
+        if name in extra:
+            where = "set vllm_mode: server" if chosen == "colocate" else "give it to vllm serve"
+            text = f"is {show(extra[name])}, which training.vllm_mode {chosen} does not read; {where}, or remove it."
+            yield ("training", name), mode, text
+    if extra.get("vllm_server_base_url") is not None:
+        for name in ("vllm_server_host", "vllm_server_port"):
+            if name in extra:
+                text = f"is {show(extra[name])}, but training.vllm_server_base_url says where the server is; keep one."
+                yield ("training", name), ("training", "vllm_server_base_url"), text
 
 
 def _moot_difficulty(recipe: Recipe) -> Iterator[tuple[Path, Path, str]]:

@@ -18,6 +18,7 @@ from rlvr.check.combination import (
 )
 from rlvr.check.schema import schema_problems
 from rlvr.compose import Origins
+from rlvr.console import process_count
 from rlvr.kernels.statistics import carries_gradient
 from rlvr.recipe import NamedItem, Recipe
 from rlvr.recipe_error import Path, Problem, raise_problems, show
@@ -57,6 +58,10 @@ def check_device(recipe: Recipe) -> None:
     if recipe.kernel.impl == "triton" and not torch.cuda.is_available():
         text = "is triton, but this process sees no GPU; set kernel.impl=auto."
         raise_problems([Problem(("kernel", "impl"), text)], recipe.name)
+    parallel = (recipe.training.model_extra or {}).get("vllm_tensor_parallel_size", 1)
+    if recipe.rollout.engine == "vllm" and (parallel < 1 or process_count() % parallel):
+        text = f"is {parallel}, which is no divisor of {process_count()}, the processes of the run; set it to one."
+        raise_problems([Problem(("training", "vllm_tensor_parallel_size"), text)], recipe.name)
     if recipe.rollout.engine == "vllm" and not torch.cuda.is_available():
         text = "is vllm, but this process sees no GPU; set rollout.engine=transformers."
         raise_problems([Problem(("rollout", "engine"), text)], recipe.name)
