@@ -10,9 +10,15 @@ import pytest
 import yaml
 
 from rlvr import cli
+from rlvr.assemble import lora_config
+from rlvr.check.fit import job_of, looks
 from rlvr.check.hardware import GPUS, Layout, find_gpu, read_profile, recognise
-from rlvr.check.shape import usual_config
+from rlvr.check.memory import Vllm
+from rlvr.check.plan import plan_batches
+from rlvr.check.shape import shape_of, usual_config
 from rlvr.compose import SHIPPED
+from rlvr.controls import build_chain
+from rlvr.recipe import load_recipe
 
 
 @pytest.fixture(scope="module")
@@ -199,3 +205,41 @@ def test_a_gpu_is_recognised_by_the_name_its_driver_gives(name, gib, key):
 def test_a_gpu_that_is_not_in_the_table_has_its_memory_and_no_speed():
     found = recognise("NVIDIA H100 NVL", 93.1)
     assert (found.gib, found.teraflops) == (93.1, None)
+
+
+def described(*overrides):
+    """Return the job of dapo_math with these values."""
+    recipe, _ = load_recipe("dapo_math", overrides=overrides)
+    shape = shape_of(usual_config("7b"), "7b", lora_config(recipe))
+    plan = plan_batches(recipe, 8)
+    return job_of(recipe, plan, shape, Layout(8), GPUS["h100"]), looks(
+        recipe, plan, build_chain(recipe)
+    )
+
+
+def test_a_recipe_says_what_its_job_is():
+    job, passes = described()
+    assert (job.prompt, job.completion, job.tokens) == (1024, 3072, 16 * 4096)
+    assert (job.number, job.checkpointing, job.has_reference) == (2, True, False)
+    assert passes == 1  # of the policy that sampled: 16 updates a rollout
+    job, passes = described("algorithm.kl_coef=0.01")
+    assert (job.has_reference, passes) == (True, 2)
+    job, _ = described("algorithm.kl_coef=0.01", "model.lora.rank=8")
+    assert not job.has_reference  # the adapter is switched off for it
+    assert job.model.adapter == 8 * job.model.linear_width
+    job, _ = described("kernel.tolerance=1e-3", "training.gradient_checkpointing=false")
+    assert (job.cache, job.checkpointing) == (0, False)
+    job, _ = described("training.tokens_per_micro_batch=20000", "training.micro_batch_size=null")
+    assert job.tokens == 20_000
+    fields = ["vllm_gpu_memory_utilization=0.5", "vllm_enable_sleep_mode=true"]
+    job, _ = described("rollout.engine=vllm", *(f"training.{field}" for field in fields))
+    assert job.vllm == Vllm(0.5, sleeps=True)
+    job, _ = described("rollout.engine=vllm", "training.vllm_mode=server")
+    assert job.vllm is not None
+    assert job.vllm.share == 0
+
+
+def test_a_control_that_looks_at_the_policy_again_costs_a_pass_of_every_update_but_the_first():
+    _, passes = described("entropy=[clip_cov]")
+    _, plain = described()
+    assert passes - plain == pytest.approx(15 / 16)

@@ -15,6 +15,7 @@ from rlvr.check.hardware import GIB, GPUS, Gpu, Layout
 from rlvr.check.memory import (
     HEAD_PIECE,
     PHASES,
+    RUNTIME,
     Job,
     Vllm,
     estimate,
@@ -25,7 +26,8 @@ from rlvr.check.memory import (
 from rlvr.check.plan import BatchPlan
 from rlvr.check.remedy import remedies
 from rlvr.check.shape import shape_of, usual_config
-from tests.check.live_bytes import counted
+from tests.check.live_bytes import LiveBytes, counted
+from tests.trainer import tiny
 
 BASE = Path(__file__).parents[2] / "recipes" / "demo" / "base"
 ROWS, PROMPT, COMPLETION = 4, 32, 96
@@ -229,6 +231,55 @@ def test_the_kv_cache_is_that_of_a_real_generation(kind, precision):
     told = kv_bytes(job(shape_of(config, "tiny"), number=number, layout=Layout(stage=stage)))
     # the last token is never looked at
     assert told * 2 * (8 + 5 - 1) == found
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_real_run_is_at_its_fullest_as_estimated_within_a_sixth(tmp_path, checkpointing):
+    config = LlamaConfig(
+        vocab_size=60,
+        hidden_size=64,
+        intermediate_size=192,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_hidden_layers=6,
+        eos_token_id=1,
+        pad_token_id=0,
+        bos_token_id=None,
+    )
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    batches = tiny.plan(group_size=16, micro_batch_size=32)
+    trainer = tiny.trainer(
+        tmp_path,
+        model=model,
+        batch_plan=batches,
+        max_completion_length=100,
+        gradient_checkpointing=checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+    )
+    # a policy that knows nothing is never right: without this nothing would be learnt
+    trainer._roller = replace(
+        trainer._roller, advantage=lambda rewards, _: torch.linspace(-1, 1, len(rewards))
+    )
+    with LiveBytes(iter([*model.parameters(), *model.buffers()])) as live:
+        trainer.train()
+    told = estimate(
+        job(
+            shape_of(config, "tiny"),
+            gpu=Gpu("cpu", 16.0),
+            number=4,
+            plan=batches,
+            prompt=len("5,8,7,7=17:"),
+            completion=100,
+            checkpointing=checkpointing,
+            together=64,
+            kernel="naive",
+        )
+    )
+    found = live.peak + size_of(model.parameters())
+    assert told.peak - RUNTIME == pytest.approx(found, rel=1 / 6)
+    assert told.peak - RUNTIME > found
 
 
 def test_zero_divides_as_deepspeeds_own_estimators_say():
