@@ -3,6 +3,7 @@
     python -m tests.run.kills                            # 20 kills of a run in one process
     python -m tests.run.kills --processes 2 --kills 5
     python -m tests.run.kills --fresh                    # every start a new interpreter, or torchrun: as a user starts it
+    python -m tests.run.kills --sweep                    # a short run, killed once at each change that it makes in its folder
 
 Says every kill and its moment, and ends with exit code 1 if anything differs.
 """
@@ -35,7 +36,6 @@ ARGUMENTS = (
     "rollout.prompts_per_rollout=6",
     "rollout.dynamic_sampling={max_refills: 2, keep_leftovers: true}",
     "entropy=[{siren: {coef: 0.1}}, {entropy_budget: {target: 0.3}}]",
-    f"training.updates={UPDATES}",
     "training.micro_batch_size=2",
     "training.save_every=2",
     "training.keep_checkpoints=2",
@@ -67,6 +67,8 @@ class Moment:
     """Whether reward workers are killed with it."""
 
     def __str__(self) -> str:
+        if self.after == "change":
+            return f"change {self.count} of rank {self.rank or 0}"
         when = (
             f"{self.after} {self.count} + {self.seconds * 1e3:.1f} ms"
             if self.count
@@ -92,7 +94,7 @@ def draw(chance: random.Random, *, start: float, update: float, processes: int) 
         processes: Of the run.
     """
     after = chance.choice(("start", "row", "checkpoint", "change"))
-    count, seconds = 0, chance.uniform(0, start)
+    count, seconds = 0, chance.uniform(0, 1.5 * start)
     if after == "row":
         count, seconds = chance.randint(1, 6), chance.uniform(0, 1.5 * update)
     elif after == "checkpoint":
@@ -111,12 +113,18 @@ class Killer:
     processes: int
     fresh: bool
     """Whether every start is a new interpreter."""
-    log: Path
+    updates: int = UPDATES
+
+    @property
+    def log(self) -> Path:
+        """What it prints."""
+        return self.output.with_suffix(".log")
 
     def start(self, *, resume: bool, **environment: str) -> Living:
         """Start the run, or go on with it."""
-        arguments = ["demo", *ARGUMENTS, f"output={self.output}", *(["--resume"] if resume else [])]
+        own = [f"training.updates={self.updates}", f"output={self.output}"]
         begin = mortal.spawn if self.fresh else mortal.fork
+        arguments = ["demo", *ARGUMENTS, *own, *(["--resume"] if resume else [])]
         return begin(arguments, self.processes, self.log, **environment)
 
     def finish(self, *, resume: bool) -> None:
@@ -308,7 +316,7 @@ def torture(
 ) -> Report:
     """Kill runs until that many kills have struck, and compare each with one that was left alone."""
     chance = random.Random(seed)
-    whole = Killer(folder / "whole", processes, fresh, folder / "whole.log")
+    whole = Killer(folder / "whole", processes, fresh)
     if not fresh:
         mortal.server()
     start, update = _times(whole)
@@ -318,7 +326,7 @@ def torture(
     runs = 0
     while len(moments) < kills:
         runs += 1
-        killer = Killer(folder / f"run_{runs}", processes, fresh, folder / f"run_{runs}.log")
+        killer = Killer(folder / f"run_{runs}", processes, fresh)
         while len(moments) < kills:
             moment = draw(chance, start=start, update=update, processes=processes)
             resume = killer.output.exists()
@@ -331,6 +339,25 @@ def torture(
             killer.finish(resume=killer.output.exists())
         found += (f"run {runs}: {item}" for item in differences(killer.output, whole.output))
     return Report(moments, runs, found)
+
+
+def sweep(folder: Path, tell: Callable[[str], object] = lambda _: None) -> Report:
+    """Kill short runs, each at another one of the changes that it makes in its folder, and compare each with another."""
+    whole = Killer(folder / "whole", 1, fresh=False, updates=6)
+    whole.finish(resume=False)
+    moments: list[Moment] = []
+    found: list[str] = []
+    while True:
+        moment = Moment("change", len(moments) + 1, 0.0, None, workers=False)
+        killer = Killer(folder / f"run_{moment.count}", 1, fresh=False, updates=whole.updates)
+        if not killer.kill(moment, resume=False):
+            return Report(moments, len(moments), found)
+        moments.append(moment)
+        tell(f"killed at {moment}: {_state(killer.output)}")
+        killer.finish(resume=killer.output.exists())
+        new = [f"{moment}: {item}" for item in differences(killer.output, whole.output)]
+        tell("\n".join(new) or "equal")
+        found += new
 
 
 def _times(whole: Killer) -> tuple[float, float]:
@@ -362,18 +389,17 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fresh", action="store_true", help="every start a new interpreter")
+    parser.add_argument("--sweep", action="store_true", help="once at each change of the folder")
     parser.add_argument("--folder", type=Path, help="kept; default: a temporary one")
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
-    report = torture(
-        folder.resolve(),
-        kills=given.kills,
-        processes=given.processes,
-        fresh=given.fresh,
-        seed=given.seed,
-        tell=say,
+    options = {name: getattr(given, name) for name in ("kills", "processes", "fresh", "seed")}
+    report = (
+        sweep(folder.resolve(), say)
+        if given.sweep
+        else torture(folder.resolve(), **options, tell=say)
     )
     kinds = Counter(moment.after for moment in report.moments)
     seconds = time.monotonic() - begun

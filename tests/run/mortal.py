@@ -51,7 +51,7 @@ def die_at(number: int, folder: Path) -> None:
 
     def see(event: str, values: tuple[Any, ...]) -> None:
         nonlocal done
-        if event in _CHANGES and _changes(event, values) and str(values[0]).startswith(inside):
+        if event in _CHANGES and _writes(event, values) and _path(values).startswith(inside):
             done += 1
             if done == number:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -59,8 +59,16 @@ def die_at(number: int, folder: Path) -> None:
     sys.addaudithook(see)
 
 
-def _changes(event: str, values: tuple[Any, ...]) -> bool:
+def _writes(event: str, values: tuple[Any, ...]) -> bool:
     return event != "open" or bool(int(values[2]) & (os.O_WRONLY | os.O_RDWR))
+
+
+def _path(values: tuple[Any, ...]) -> str:
+    """Return what is changed; `shutil.rmtree` names it within a folder that it has opened."""
+    path, folder = os.fsdecode(values[0]) if not isinstance(values[0], int) else "", values[-1]
+    if os.path.isabs(path) or not isinstance(folder, int) or folder < 0:
+        return path
+    return os.path.join(os.readlink(f"/proc/self/fd/{folder}"), path)
 
 
 @dataclass(frozen=True)
