@@ -62,9 +62,12 @@ def report(recipe: Recipe, plan: BatchPlan, machine: Machine, updates: int | Non
         updates: Of the whole run; None: not known.
 
     Raises:
-        RecipeError: If completions are longer than the model's context.
+        RecipeError: If completions are longer than the model's context, or quantized weights are to be divided.
         ValueError: If a GPU or a size is unknown.
     """
+    if recipe.model.quantization is not None and machine.layout.stage == 3:
+        text = f"is {recipe.model.quantization}, whose weights ZeRO-3 does not divide; use zero2, or null."
+        raise_problems([Problem(("model", "quantization"), text)], recipe.name)
     gpu = find_gpu(machine.gpu, recipe.training.device, plan.processes)
     shape = _shape(recipe, machine)
     if shape is None:
@@ -99,6 +102,7 @@ def job_of(recipe: Recipe, plan: BatchPlan, model: ModelShape, layout: Layout, g
         number=_number(recipe, gpu),
         checkpointing=bool(training["gradient_checkpointing"]),
         has_reference=wants_reference and model.adapter is None,
+        quantization=recipe.model.quantization,
         optimizer=str(training["optim"]),
         attention=_attention(recipe.model.attention),
         kernel=kernel.impl,

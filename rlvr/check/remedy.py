@@ -44,7 +44,7 @@ def remedies(job: Job) -> list[Remedy]:
     leaner = _leaner(start)
     if leaner.fits:
         return [leaner]
-    others = [_leaner(item) for step in (_stages, _offload, _adapter) for item in step(start)]
+    others = [_leaner(item) for step in (_stages, _offload, _adapters) for item in step(start)]
     return [item for item in (leaner, *others, *_processes(start)) if item.changes]
 
 
@@ -124,13 +124,22 @@ def _offload(remedy: Remedy) -> Iterator[Remedy]:
     yield remedy.then(text, replace(job, layout=layout))
 
 
-def _adapter(remedy: Remedy) -> Iterator[Remedy]:
-    job = remedy.job
-    if job.model.adapter is not None or not job.model.linear_width:
+def _adapters(remedy: Remedy) -> Iterator[Remedy]:
+    """Yield an adapter of low rank, and one on weights of 4 bits, which ZeRO-3 does not divide."""
+    model = remedy.job.model
+    if not model.linear_width:
         return
-    model = replace(job.model, adapter=ADAPTER_RANK * job.model.linear_width)
-    adapted = replace(job, model=model, has_reference=False)
-    yield remedy.then(f"model.lora.rank={ADAPTER_RANK}", adapted)
+    if model.adapter is None:
+        adapted = replace(model, adapter=ADAPTER_RANK * model.linear_width)
+        job = replace(remedy.job, model=adapted, has_reference=False)
+        remedy = remedy.then(f"model.lora.rank={ADAPTER_RANK}", job)
+        yield remedy
+    job = remedy.job
+    if job.quantization is None and job.vllm is None and job.is_on_gpu:
+        whole = replace(job.layout, stage=0, offload_optimizer=False, offload_weights=False)
+        rounded = replace(job, quantization="4bit", layout=whole)
+        without = " without DeepSpeed" if job.layout.is_deepspeed else ""
+        yield remedy.then(f"model.quantization=4bit{without}", rounded)
 
 
 def _processes(remedy: Remedy) -> Iterator[Remedy]:

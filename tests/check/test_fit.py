@@ -227,6 +227,8 @@ def test_a_recipe_says_what_its_job_is():
     job, _ = described("algorithm.kl_coef=0.01", "model.lora.rank=8")
     assert not job.has_reference  # the adapter is switched off for it
     assert job.model.adapter == 8 * job.model.linear_width
+    job, _ = described("model.lora.rank=8", "model.quantization=4bit")
+    assert job.quantization == "4bit"
     job, _ = described("kernel.tolerance=1e-3", "training.gradient_checkpointing=false")
     assert (job.cache, job.checkpointing) == (0, False)
     job, _ = described("training.tokens_per_micro_batch=20000", "training.micro_batch_size=null")

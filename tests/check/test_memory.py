@@ -233,6 +233,7 @@ def test_the_kv_cache_is_that_of_a_real_generation(kind, precision):
     assert told * 2 * (8 + 5 - 1) == found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_a_real_run_is_at_its_fullest_as_estimated_within_a_sixth(tmp_path, checkpointing):
     config = LlamaConfig(
@@ -412,7 +413,9 @@ def test_remedies_cost_time_before_anything_else_and_each_that_is_said_to_fit_do
     assert [name for name in names if name.startswith("--")] == [
         f"--accelerate-config zero{stage}" for stage in (1, 2, 3)
     ]
-    assert "model.lora.rank=16" in names
+    adapted = [item for item in found if item.changes[0] == "model.lora.rank=16"]
+    assert [item.job.quantization for item in adapted] == [None, "4bit"]
+    assert estimate(adapted[1].job).parts["weights"]["step"] < 0.45 * 2 * SEVEN.parameters
     assert any(item.fits for item in found)
     for item in found:
         assert item.fits == (item.gib <= GPUS["h100"].gib)
