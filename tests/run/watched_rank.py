@@ -76,8 +76,16 @@ SCENARIOS: dict[str, Callable[[Heartbeat], None]] = {
 }
 
 
+def meet(folder: Path, rank: int, processes: int) -> None:
+    """Return when every rank has come here."""
+    (folder / f"ready-{rank}").touch()
+    while not all((folder / f"ready-{other}").exists() for other in range(processes)):
+        time.sleep(0.01)
+
+
 if __name__ == "__main__":
     folder, rank, processes, stall_after, scenario = sys.argv[1:]
+    meet(Path(folder), int(rank), int(processes))
     with watched(
         Path(folder),
         rank=int(rank),
