@@ -40,6 +40,7 @@ from rlvr.logprobs import KernelOptions, add_token_forward, describe, of_tokens
 from rlvr.loss import Decision, Objective, update_metrics
 from rlvr.not_finite import FOLDER, NotFiniteError, faults, save
 from rlvr.processes import Processes
+from rlvr.quantization import train_in_float32
 from rlvr.rewards.scorer import Scorer
 from rlvr.rollout.completion import OUTCOMES, Completion, as_rows
 from rlvr.rollout.cut import Lengths, assign_updates, deal
@@ -176,6 +177,7 @@ class Trainer(GRPOTrainer):
                 processing_class=tokenizer,
                 **options,
             )
+        train_in_float32(self.model)
         self.remove_callback(PrinterCallback)
         self.add_callback(_Clock(self))
         self.pad_token: int = self._tokenizer.pad_token_id
@@ -567,11 +569,11 @@ class Trainer(GRPOTrainer):
             return
         self._mine = self._deal((~is_idle).nonzero().squeeze(-1))[self.processes.rank]
         idle = is_idle.nonzero().squeeze(-1)
+        # as the controls see them now, or as the policy saw them that sampled them; a forward pass only for those that no
+        # policy has looked at
         is_known = (
-            self._objective.chain.measures_current_policy
-            if has_moved
-            else rows.old_logprobs is not None
-        )
+            has_moved and self._objective.chain.measures_current_policy
+        ) or rows.old_logprobs is not None
         batch = population.rows(idle) if is_known else self._looked_at(rows.rows(idle))
         with torch.no_grad():
             _, stats = self._objective.loss(batch, decision.rows(idle))

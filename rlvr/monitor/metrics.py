@@ -56,7 +56,7 @@ _SECTIONS: dict[str, list[tuple[str, str, str]]] = {
         ("difficulty/stand_ins", "count", "Prompts outside the range that were sampled since too few in it were left."),
     ],
     "Entropy": [
-        ("entropy", "nats", "Entropy of the next-token distribution over the full vocabulary, at the rollout temperature; mean over the update's tokens that were sampled at it."),
+        ("entropy", "nats", "Entropy of the next-token distribution over the full vocabulary, at the rollout temperature; mean over the update's tokens that were sampled at it, those without advantage included: where nothing else teaches them, as the policy saw them that sampled them."),
         ("entropy/covariance", "nats", "Cov(log pi, A) over the tokens of the update, A the advantage; positive: likely tokens are reinforced and entropy falls."),
         ("entropy/predicted_change", "nats", "First-order change of entropy of a softmax policy whose logits move by the learning rate: -lr Cov(A r, pi (ln pi + H)). Its sign and its course say more than its size: networks share parameters and use Adam."),
         ("entropy/measured_change", "nats", "Entropy of this update's tokens minus that of the tokens of the update before."),
