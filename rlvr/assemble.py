@@ -15,6 +15,7 @@ from rlvr.inputs import Inputs
 from rlvr.loss import Objective
 from rlvr.reach import cache_if_unreachable
 from rlvr.recipe import Recipe
+from rlvr.recipe_error import refuse
 
 if TYPE_CHECKING:
     from trl import GRPOConfig
@@ -54,10 +55,12 @@ def build_trainer(recipe: Recipe, plan: BatchPlan, inputs: Inputs, updates: int)
         ValueError: If there are no weights.
     """
     _check_trl()
+    from rlvr.check.arguments import check_arguments
     from rlvr.monitor.trackers import trackers
     from rlvr.trainer import Trainer
 
     objective = build_objective(recipe)
+    arguments = check_arguments(recipe, plan, updates)
     estimator = recipe.algorithm.advantage
     try:
         with cache_if_unreachable(recipe.model.path):
@@ -69,7 +72,7 @@ def build_trainer(recipe: Recipe, plan: BatchPlan, inputs: Inputs, updates: int)
                 advantage=partial(getattr(advantage, estimator.name), **estimator.options),
                 objective=objective,
                 plan=plan,
-                arguments=trl_arguments(recipe, plan, objective, updates),
+                arguments=arguments,
                 folder=recipe.output,
                 mask_truncated=recipe.algorithm.mask_truncated,
                 generate_together=recipe.rollout.batch_size,
@@ -77,14 +80,16 @@ def build_trainer(recipe: Recipe, plan: BatchPlan, inputs: Inputs, updates: int)
                 difficulty=_difficulty(recipe, inputs.rows),
                 kernel=_kernel(recipe),
                 peft_config=lora_config(recipe),
+                quantization_config=_quantization(recipe),
                 callbacks=trackers(recipe.monitor.report_to, recipe.output),
             )
     except OSError as error:
         reason = str(error).strip().partition("\n")[0]
-        raise ValueError(
-            f"model.path: no model can be loaded from {recipe.model.path!r} ({reason}); give a folder with weights, "
-            "or a hub id that can be reached"
-        ) from None
+        text = (
+            f": no model can be loaded from {recipe.model.path!r} ({reason}); give a folder with weights, or a hub id "
+            "that can be reached"
+        )
+        refuse(("model", "path"), text)
 
 
 def _check_trl() -> None:
@@ -105,7 +110,7 @@ def trl_arguments(
     from rlvr.monitor.trackers import PROJECT
 
     training, rollout, model = recipe.training, recipe.rollout, recipe.model
-    on_gpu = training.device != "cpu" and torch.cuda.is_available()
+    on_gpu = _on_gpu(recipe)
     dtype = _dtype(model.dtype, on_gpu)
     wants_reference = objective.kl_coef != 0 or "ref_logprobs" in objective.chain.needs
     arguments: dict[str, Any] = {
@@ -147,6 +152,10 @@ def trl_arguments(
     return GRPOConfig(**(arguments | plan.trl_arguments() | dict(training.model_extra or {})))
 
 
+def _on_gpu(recipe: Recipe) -> bool:
+    return recipe.training.device != "cpu" and torch.cuda.is_available()
+
+
 def _dtype(name: str, on_gpu: bool) -> torch.dtype:
     if name != "auto":
         return getattr(torch, name)
@@ -181,6 +190,16 @@ def _kernel(recipe: Recipe) -> Any:
         impl=kernel.impl,
         cache_bytes=None if kernel.cache_gib is None else int(kernel.cache_gib * 2**30),
         tolerance=kernel.tolerance,
+    )
+
+
+def _quantization(recipe: Recipe) -> Any:
+    if recipe.model.quantization is None:
+        return None
+    from rlvr.quantization import quantization_config
+
+    return quantization_config(
+        recipe.model.quantization, _dtype(recipe.model.dtype, _on_gpu(recipe))
     )
 
 

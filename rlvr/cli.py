@@ -85,10 +85,12 @@ def _is_ours(error: ValueError) -> bool:
 def _prepare(args: list[str], processes: int) -> "tuple[Recipe, Origins, BatchPlan]":
     """Return a recipe after every check that needs neither a model nor data, its plan printed."""
     from rlvr.check.plan import plan_batches
+    from rlvr.compose import placed
     from rlvr.recipe import parse_recipe_arguments
 
     recipe, origins = parse_recipe_arguments(args)
-    plan = plan_batches(recipe, processes)
+    with placed(origins):
+        plan = plan_batches(recipe, processes)
     from rlvr.check.methods import check_methods
 
     check_methods(recipe, origins)
@@ -101,6 +103,8 @@ def _prepare(args: list[str], processes: int) -> "tuple[Recipe, Origins, BatchPl
             f"refills   up to {recipe.rollout.dynamic_sampling.max_refills} x {plan.prompts_per_rollout} prompts in place "
             "of groups with one outcome"
         )
+    if recipe.rollout.difficulty is not None:
+        say(f"prompts   {recipe.rollout.difficulty.describe()}")
     say(f"loss      {algorithm.surrogate}, {algorithm.aggregate}, {algorithm.advantage}")
     say(f"entropy   {controls}")
     say(f"output    {recipe.output}")
@@ -141,16 +145,19 @@ def train(
         say(f"\n{resolved_text(recipe, origins)}")
         return
     from rlvr.check.methods import check_device
+    from rlvr.compose import placed
     from rlvr.train import run
 
-    check_device(recipe)
+    with placed(origins):
+        check_device(recipe)
     if verify is not None:
         from rlvr.verify_resume import verify_resume
 
         if not verify_resume(recipe, verify):
             raise typer.Exit(1)
         return
-    run(recipe, origins, resume=resume)
+    with placed(origins):
+        run(recipe, origins, resume=resume)
 
 
 @app.command()
@@ -193,54 +200,32 @@ def check(
     Exit code 1: it does not fit on the GPU that is here or was named.
     """
     from rlvr.check.hardware import layout_of
+    from rlvr.check.plan import check_difficulty
 
     launched = processes or (process_count() if process_count() > 1 else None)
     layout = layout_of(zero, accelerate_config, launched)
-    recipe, _, plan = _prepare(arguments, layout.processes)
-    rows = _check_data(recipe, plan) if data else None
+    recipe, origins, plan = _prepare(arguments, layout.processes)
     from rlvr.check.fit import Machine, report
+    from rlvr.compose import placed
+
+    rows = None
+    if data:
+        from rlvr.check.arguments import try_arguments
+        from rlvr.check.data import check_data
+
+        with placed(origins):
+            rows = check_data(recipe, plan)
+            try_arguments(recipe, plan)
 
     training = recipe.training
     updates = training.updates
     if updates is None and training.epochs is not None and rows is not None:
         updates = plan.updates(rows, training.epochs)
+    if updates is not None and rows is not None:
+        check_difficulty(recipe, plan, rows, updates)
     if not report(recipe, plan, Machine(layout, gpu, model_size, mean_length), updates):
         raise typer.Exit(1)
     say("ok")
-
-
-def _check_data(recipe: "Recipe", plan: "BatchPlan") -> int | None:
-    """Load what is not on the hub, and look for the columns that the verifiers need.
-
-    Returns:
-        Prompts to train on; None: not read.
-    """
-    from rlvr.check.combination import sources
-    from rlvr.data.source import load_rows
-    from rlvr.inputs import make_scorer
-    from rlvr.recipe_error import dotted
-
-    prompts = None
-    for path, source in sources(recipe):
-        name = getattr(source, "name", dotted(path))
-        if source.path is not None and not Path(source.path).exists():
-            say(f"data      {name}: {source.path} (not a local file: on the hub, not read)")
-            continue
-        verifiers = getattr(source, "verifiers", None) or recipe.rewards.verifiers
-        with make_scorer(recipe, verifiers) as scorer:
-            strict = source is recipe.data and recipe.rewards.unusable_rows == "error"
-            rows = load_rows(
-                source,
-                name=dotted(path),
-                needed=scorer.columns,
-                fault=scorer.fault,
-                leave_out=not strict,
-            )
-        say(f"data      {name}: {len(rows)} rows")
-        if source is recipe.data:
-            plan.check_rows(len(rows))
-            prompts = len(rows)
-    return prompts
 
 
 @app.command()

@@ -7,14 +7,15 @@ task replace each other. `name`, `output`, `source` and
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from rlvr.recipe_error import Path as Keys
-from rlvr.recipe_error import RecipeError, dotted, show
+from rlvr.recipe_error import RecipeError, dotted, raise_problems, show
 from rlvr.recipe_yaml import parse_value, read_yaml
 from rlvr.suggest import did_you_mean
 
@@ -55,6 +56,18 @@ class Origins:
     def layer(self, path: Keys) -> int | None:
         """Return the layer of a value that was given; None for a default."""
         return self.layers.get(path)
+
+
+@contextmanager
+def placed(origins: Origins) -> Iterator[None]:
+    """Add to problems that are met inside where their values were written."""
+    try:
+        yield
+    except RecipeError as error:
+        if not error.problems or any(problem.origin for problem in error.problems):
+            raise
+        problems = [replace(item, origin=origins.near(item.path)) for item in error.problems]
+        raise_problems(problems, origins.recipe)
 
 
 @dataclass

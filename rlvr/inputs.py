@@ -3,12 +3,14 @@
 Everything a user can have got wrong here costs seconds, not a GPU.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlvr.reach import cache_if_unreachable
 from rlvr.recipe import NamedItem, Recipe
+from rlvr.recipe_error import refuse
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -98,29 +100,20 @@ def load_tokenizer(recipe: Recipe) -> "PreTrainedTokenizerBase":
     """Return the model's tokenizer, padding on the left.
 
     Raises:
-        ValueError: If there is none, or no token ends a completion.
+        RecipeError: If there is none, or no token ends a completion.
     """
     from transformers import AutoTokenizer
 
-    model = recipe.model
-    try:
-        with cache_if_unreachable(model.path):
-            tokenizer = AutoTokenizer.from_pretrained(
-                model.path,
-                revision=model.revision,
-                trust_remote_code=model.trust_remote_code,
-                padding_side="left",
-            )
-    except OSError as error:
-        raise ValueError(
-            f"model.path: no tokenizer at {model.path!r} ({_first_line(error)}); give a folder with a model, or a hub "
-            "id that can be reached. Without network: download it elsewhere (hf download NAME --local-dir DIR) and set "
-            "model.path to DIR"
-        ) from None
-    if tokenizer.eos_token is None:
-        raise ValueError(
-            f"model.path: the tokenizer of {model.path!r} has no end-of-sequence token, so no completion would end"
+    with _loadable(recipe, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(
+            recipe.model.path,
+            revision=recipe.model.revision,
+            trust_remote_code=recipe.model.trust_remote_code,
+            padding_side="left",
         )
+    if tokenizer.eos_token is None:
+        text = f": the tokenizer of {recipe.model.path!r} has no end-of-sequence token, so no completion would end"
+        refuse(("model", "path"), text)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -131,22 +124,51 @@ def prompt_limit(recipe: Recipe) -> int | None:
     from transformers import AutoConfig
 
     model, completion = recipe.model, recipe.rollout.max_completion_length
-    try:
-        with cache_if_unreachable(model.path):
-            config = AutoConfig.from_pretrained(
-                model.path, revision=model.revision, trust_remote_code=model.trust_remote_code
-            )
-    except OSError as error:
-        raise ValueError(f"model.path: no model at {model.path!r} ({_first_line(error)})") from None
+    with _loadable(recipe, "model"):
+        config = AutoConfig.from_pretrained(
+            model.path, revision=model.revision, trust_remote_code=model.trust_remote_code
+        )
     context = getattr(config.get_text_config(), "max_position_embeddings", None)
     if context is None:
         return None
     if completion >= context:
-        raise ValueError(
-            f"rollout.max_completion_length is {completion}, but the context of {model.path} is {context} tokens, "
-            "prompt included; lower it"
-        )
+        text = f"is {completion}, but the context of {model.path} is {context} tokens, prompt included; lower it"
+        refuse(("rollout", "max_completion_length"), text)
     return context - completion
+
+
+def end_tokens(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
+    """Return the tokens that end a completion: those of the model's generation settings, and the tokenizer's."""
+    from transformers import AutoConfig, GenerationConfig
+
+    model = recipe.model
+    with _loadable(recipe, "model"):
+        try:
+            settings = GenerationConfig.from_pretrained(model.path, revision=model.revision)
+        except OSError:  # without a file of its own a model takes them from its configuration
+            config = AutoConfig.from_pretrained(
+                model.path, revision=model.revision, trust_remote_code=model.trust_remote_code
+            )
+            settings = GenerationConfig.from_model_config(config)
+    declared: Any = settings.eos_token_id
+    declared = declared if isinstance(declared, list) else [declared]
+    return frozenset(t for t in (*declared, tokenizer.eos_token_id) if t is not None)
+
+
+@contextmanager
+def _loadable(recipe: Recipe, what: str) -> Iterator[None]:
+    """Load something of the model inside; whatever goes wrong, it is the model's path that a user has to mend."""
+    path = recipe.model.path
+    try:
+        with cache_if_unreachable(path):
+            yield
+    except Exception as error:  # the readers of tokenizers raise that class itself
+        reason = _first_line(error) or type(error).__name__
+        text = (
+            f": no {what} at {path!r} ({reason}); give a folder with a model, or a hub id that can be reached. Without "
+            "network: download it elsewhere (hf download NAME --local-dir DIR) and set model.path to DIR"
+        )
+        refuse(("model", "path"), text)
 
 
 def _rows(
@@ -177,11 +199,14 @@ def _held_out(
     from rlvr.evaluate.suite import prepare_rows
 
     item = recipe.evaluation.sets[index]
-    where = f"evaluation.sets[{index}] ({item.name})"
     wanted = item.max_prompt_length or limit
     own = scorer if item.verifiers is None else make_scorer(recipe, item.verifiers)
     loaded = load_rows(
-        item, name=where, tokenizer=tokenizer, max_prompt_length=wanted, needed=own.columns
+        item,
+        at=("evaluation", "sets", index),
+        tokenizer=tokenizer,
+        max_prompt_length=wanted,
+        needed=own.columns,
     )
     rows, more = prepare_rows(item.name, loaded, own.fault)
     notes += more

@@ -2,16 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 Path = tuple[str | int, ...]
 """Keys and list positions from the root of a recipe to a value."""
 
 _SHOWN = 10
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be run; the message says where, what, what is allowed and what to do."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +28,15 @@ class Problem:
         return f"{where}{dotted(self.path)}{gap}{self.text}".strip()
 
 
+class RecipeError(ValueError):
+    """A recipe that cannot be run; the message says where, what, what is allowed and what to do."""
+
+    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
+        """Of which the message tells, where they can be told apart."""
+
+
 def dotted(path: Path) -> str:
     """Return a path as it is written in messages.
 
@@ -50,18 +55,34 @@ def raise_problems(problems: Sequence[Problem], recipe: str) -> None:
 
     Args:
         problems: In the order to be shown.
-        recipe: Named in the headline and where a problem has no origin of its own.
+        recipe: Named in the headline and where a problem has no origin of its own; "" names nothing.
     """
     if not problems:
         return
     if len(problems) == 1:
         [problem] = problems
-        raise RecipeError(str(problem) if problem.origin else f"{recipe}: {problem}")
+        is_placed = problem.origin or not recipe
+        raise RecipeError(str(problem) if is_placed else f"{recipe}: {problem}", problems)
     lines = [f"{recipe} has {len(problems)} problems:"]
     lines += [f"  {problem}" for problem in problems[:_SHOWN]]
     if len(problems) > _SHOWN:
         lines.append(f"  and {len(problems) - _SHOWN} more")
-    raise RecipeError("\n".join(lines))
+    raise RecipeError("\n".join(lines), problems)
+
+
+def refuse(path: Path, text: str) -> NoReturn:
+    """Raise a RecipeError about one value, not yet with its origin: who knows that adds it.
+
+    Args:
+        path: Of the value.
+        text: A sentence that continues its dotted key.
+    """
+    raise refusal(path, text)
+
+
+def refusal(path: Path, text: str) -> RecipeError:
+    """Return what `refuse` raises."""
+    return RecipeError(str(Problem(path, text)), [Problem(path, text)])
 
 
 def show(value: Any) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rlvr.catalog import enum_values, fits, trl_fields
+from rlvr.catalog import enum_values, fits, plain_types, trl_fields
 from rlvr.recipe_error import Problem, show
 from rlvr.suggest import did_you_mean, misspelt, question
 
@@ -61,6 +61,18 @@ OWNED = {
     "load_best_model_at_end": "evaluation.at_end",
     "resume_from_checkpoint": "the option --resume",
     "use_cpu": "training.device: cpu",
+    "bf16": "model.dtype",
+    "fp16": "model.dtype",
+    "bf16_full_eval": "model.dtype",
+    "fp16_full_eval": "model.dtype",
+    "local_rank": "nothing: the launcher says it",
+    "label_names": "nothing: there are no labels",
+    "label_smoothing_factor": "nothing: there are no labels",
+    "include_for_metrics": "evaluation",
+    "batch_eval_metrics": "evaluation",
+    "prediction_loss_only": "evaluation",
+    "metric_for_best_model": "evaluation",
+    "greater_is_better": "evaluation",
     "report_to": "monitor.report_to",
     "log_completions": "monitor.completions_every",
     "num_completions_to_print": "monitor.completions_every",
@@ -150,11 +162,20 @@ RANGES = {
 }
 """Numbers that TRL's fields take where its own check comes late or never."""
 
+_FILES = ("accelerator_config",)
+"""Mappings that may be the name of a file."""
+_LEVELS = ("detail", "debug", "info", "warning", "error", "critical", "passive")
+
 CHOICES: dict[str, Callable[[], tuple[str, ...]]] = {
     "lr_scheduler_type": lambda: enum_values("transformers", "trainer_utils.py", "SchedulerType"),
     "optim": lambda: enum_values("transformers", "training_args.py", "OptimizerNames"),
     "vllm_mode": lambda: ("colocate", "server"),
     "vllm_model_impl": lambda: ("vllm", "transformers"),
+    "ddp_backend": lambda: ("nccl", "gloo", "mpi", "ccl", "hccl", "cncl", "mccl"),
+    "log_level": lambda: _LEVELS,
+    "log_level_replica": lambda: _LEVELS,
+    "train_sampling_strategy": lambda: ("random", "sequential"),
+    "cache_implementation": lambda: ("static", "offloaded_static", "dynamic", "offloaded"),
 }
 """Words that TRL's fields take."""
 
@@ -208,9 +229,16 @@ def _value_problem(name: str, value: object, annotation: str) -> str:
     if name in CHOICES:
         words = CHOICES[name]()
         near = did_you_mean(value, words) if isinstance(value, str) else ""
-        return "" if value in words else f"is {show(value)}; it is one of {', '.join(words)}.{near}"
+        is_null = value is None and "None" in annotation
+        return (
+            ""
+            if value in words or is_null
+            else f"is {show(value)}; it is one of {', '.join(words)}.{near}"
+        )
     if not fits(value, annotation):
         return f"is {show(value)}; TRL takes {annotation}."
+    if isinstance(value, str) and dict in plain_types(annotation) and name not in _FILES:
+        return f"is {show(value)}; it must be a mapping."
     if isinstance(value, int | float) and not isinstance(value, bool):
         allowed = RANGES.get(name, Range())
         if value not in allowed:

@@ -36,6 +36,19 @@ MAX_NAMES = 30  # columns listed in a message
 Row = dict[str, Any]
 
 
+class Misfit(ValueError):
+    """What a key of a data source asks for, and its data do not have.
+
+    Args:
+        key: Below the source: ("columns", "answer").
+        text: A sentence that continues the dotted key.
+    """
+
+    def __init__(self, key: tuple[str, ...], text: str) -> None:
+        super().__init__(text)
+        self.key = key
+
+
 class Missing:
     """What a lookup returns where there is nothing; None is a value."""
 
@@ -77,7 +90,7 @@ def detect(rows: Sequence[Row], names: Iterable[str]) -> str | None:
 
 
 def choose_columns(
-    rows: Sequence[Row], given: Mapping[str, str], wanted: Iterable[str], *, option: str
+    rows: Sequence[Row], given: Mapping[str, str], wanted: Iterable[str], *, where: str
 ) -> dict[str, str]:
     """Return our column -> theirs: what is given, and what is found of the others that are wanted.
 
@@ -85,16 +98,15 @@ def choose_columns(
         rows: Of the data set.
         given: Our column -> theirs.
         wanted: Names in `DETECTED`.
-        option: What stands before a given column in a message.
+        where: Name of the data set, for messages.
 
     Raises:
-        ValueError: For a given column that no row has.
+        Misfit: For a given column that no row has.
     """
     for ours, theirs in given.items():
         if all(look_up(row, theirs) is MISSING for row in rows):
-            raise ValueError(
-                f"{option}{ours} is {theirs!r}, which no row has.{describe_columns(rows, theirs)}"
-            )
+            text = f"is {theirs!r}, which no row of {where} has.{describe_columns(rows, theirs)}"
+            raise Misfit(("columns", ours), text)
     found = {ours: given.get(ours) or detect(rows, DETECTED[ours]) for ours in wanted}
     return dict(given) | {ours: theirs for ours, theirs in found.items() if theirs is not None}
 

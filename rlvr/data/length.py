@@ -6,6 +6,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+NO_TEMPLATE = (
+    ": the prompts are chat messages, but the tokenizer has no chat template; take the "
+    "instruction-tuned model's tokenizer, or prompts that are text"
+)
+
 
 def drop_long_prompts(
     rows: Sequence[dict[str, Any]], tokenizer: "PreTrainedTokenizerBase", max_tokens: int
@@ -47,10 +52,7 @@ def prompt_lengths(
     """Return the number of tokens of each prompt as the model will see it."""
     is_chat = [isinstance(row["prompt"], list) for row in rows]
     if any(is_chat) and not tokenizer.chat_template:
-        raise ValueError(
-            "the prompts are chat messages, but the tokenizer has no chat template; take the "
-            "instruction-tuned model's tokenizer, or prompts that are text"
-        )
+        raise ValueError(f"the data{NO_TEMPLATE}")
     texts: list[str] = []
     for row, chat in zip(rows, is_chat, strict=True):
         prompt = row["prompt"]

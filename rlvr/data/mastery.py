@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from rlvr.batch import RolloutBatch
     from rlvr.inputs import Inputs
+    from rlvr.rollout.difficulty import Memory
 
 BUFFER, MASTERED, EXPLORE, SUMMARY = (
     "rehearsal.pt",
@@ -170,6 +171,7 @@ def _divide(
 def _write(
     recipe: Recipe, division: Division, rows: Sequence[Row], min_pass_rate: float, folder: Path
 ) -> None:
+    from rlvr.rollout.difficulty import DIFFICULTY, write_memory
     from rlvr.rollout.rehearsal import save_buffer
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -183,9 +185,21 @@ def _write(
         (folder / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     if division.rehearsal is not None:
         save_buffer(division.rehearsal, folder / BUFFER)
+    write_memory(_memory(division), rows, folder / DIFFICULTY)
     # last: a folder with it is whole
     summary = json.dumps(_summary(recipe, division, min_pass_rate), indent=1, default=str)
     (folder / SUMMARY).write_text(f"{summary}\n", encoding="utf-8")
+
+
+def _memory(division: Division) -> "Memory":
+    """Return what a run with rollout.difficulty can start from."""
+    import torch
+
+    from rlvr.rollout.difficulty import Memory
+
+    right = torch.tensor(division.right, dtype=torch.float64)
+    once = torch.ones(len(right), dtype=torch.long)
+    return Memory(right, torch.full_like(right, division.samples), once, torch.zeros_like(once))
 
 
 def _summary(recipe: Recipe, division: Division, min_pass_rate: float) -> dict[str, Any]:
@@ -224,9 +238,12 @@ def _report(
 ) -> None:
     from rich.console import Console
 
+    from rlvr.rollout.difficulty import DIFFICULTY
+
     Console().print(table(division))
     explore = len(division.mastered) - sum(division.mastered)
-    written = [SUMMARY, MASTERED, EXPLORE] + [BUFFER] * (division.rehearsal is not None)
+    written = [SUMMARY, MASTERED, EXPLORE, DIFFICULTY]
+    written += [BUFFER] * (division.rehearsal is not None)
     say(f"written   {folder}: {', '.join(written)}")
     if explore < plan.prompts_per_rollout:
         say(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rlvr.data.layout import Misfit
 from rlvr.suggest import closest
 
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
@@ -37,12 +38,12 @@ def read(
     """
     local = Path(path).expanduser()
     if not local.exists():
-        if _looks_local(path):
+        if not is_hub_id(path):
             raise ValueError(f"{path}: no such file or folder.{_neighbours(local)}")
         return _read_hub(path, split=split, revision=revision, subset=subset)
     for option, value in (("revision", revision), ("subset", subset)):
         if value is not None:
-            raise ValueError(f"{path}: {option} is {value!r}, but a local path has none; remove it")
+            raise Misfit((option,), f"is {value!r}, but a local path has none ({path}); remove it")
     files = [local] if local.is_file() else _files(local, split)
     return [row for file in files for row in _read_file(file)]
 
@@ -51,9 +52,15 @@ def _suffix(path: Path) -> str:
     return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
 
 
-def _looks_local(path: str) -> bool:
-    is_hub_id = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) is not None
-    return not is_hub_id or path.startswith(".") or _suffix(Path(path)) in SUFFIXES
+def is_hub_id(path: str) -> bool:
+    """Return whether a path that does not exist here may be a data set of the hub.
+
+    Example:
+        >>> is_hub_id("openai/gsm8k"), is_hub_id("./gsm8k"), is_hub_id("data/gsm8k.jsonl")
+        (True, False, False)
+    """
+    is_id = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) is not None
+    return is_id and not path.startswith(".") and _suffix(Path(path)) not in SUFFIXES
 
 
 def _neighbours(path: Path) -> str:
@@ -72,9 +79,10 @@ def _files(folder: Path, split: str) -> list[Path]:
     chosen = [file for file in found if _file_split(file) in (None, split)]
     if not chosen:
         names = ", ".join(file.name for file in found)
-        raise ValueError(
-            f"{folder}: no file of split {split!r}; set split, or path to one of {names}"
+        text = (
+            f"is {split!r}, of which {folder} has no file; set another, or path to one of {names}"
         )
+        raise Misfit(("split",), text)
     return chosen
 
 

@@ -10,20 +10,22 @@ import json
 import logging
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
 from rlvr.data.layout import (
     DETECTED,
     PROMPT_COLUMNS,
+    Misfit,
     Row,
     choose_columns,
     describe_columns,
     mapped,
 )
-from rlvr.data.length import drop_long_prompts
+from rlvr.data.length import NO_TEMPLATE, drop_long_prompts
 from rlvr.data.read import read
 from rlvr.data.task import generate_task
+from rlvr.recipe_error import Path, dotted, refuse
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,7 +45,7 @@ TASK_SIZE = 512
 def load_rows(
     source: "DataSource",
     *,
-    name: str = "data",
+    at: Path = ("data",),
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     max_prompt_length: int | None = None,
     needed: Iterable[str] = (),
@@ -56,7 +58,7 @@ def load_rows(
 
     Args:
         source: Section of a recipe.
-        name: Its place in the recipe, for messages.
+        at: Its place in the recipe, for messages.
         tokenizer: Needed to leave out long prompts.
         max_prompt_length: Tokens; longer prompts are left out before `limit` counts. None: none.
         needed: Columns without which nothing can be judged (`Scorer.columns`).
@@ -68,54 +70,87 @@ def load_rows(
         JSON.
 
     Raises:
-        ValueError: For a source that cannot be read, a missing column, or no row left.
+        RecipeError: For a source that cannot be read, a missing column, or no row left.
     """
     if (source.path is None) == (source.task is None):
-        raise ValueError(f"{name}: exactly one of path and task is needed; set one of them")
+        refuse(at, ": exactly one of path and task is needed; set one of them")
     try:
         numbered, counts = _task_rows(source) if source.task is not None else _path_rows(source)
+    except Misfit as error:
+        refuse((*at, *error.key), str(error))
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
-    check_columns(list(numbered.values()), needed, name=name)
+        refuse((*at, "path" if source.task is None else "task"), f": {error}")
+    check_columns(list(numbered.values()), needed, at=at)
     if fault is not None:
-        numbered, counts[UNUSABLE] = _judgeable(numbered, fault, name=name, leave_out=leave_out)
+        numbered, counts[UNUSABLE] = _judgeable(numbered, fault, at=at, leave_out=leave_out)
     rows = list(numbered.values())
     if source.deduplicate:
         rows, repeated, conflicting = deduplicate(rows)
         counts["with a prompt that occurred before"] = repeated
         counts["of these with another answer (the first is kept)"] = conflicting
     random.Random(source.seed).shuffle(rows)
+    if tokenizer is not None:
+        _check_template(source, rows, tokenizer, at)
     if tokenizer is not None and max_prompt_length is not None:
         try:
             rows, long = drop_long_prompts(rows, tokenizer, max_prompt_length)
         except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
+            refuse((*at, "max_prompt_length"), f": {error}")
         counts[f"with a prompt longer than {max_prompt_length} tokens"] = long
     rows = rows[: source.limit]
     left_out = "; ".join(f"{count} {reason}" for reason, count in counts.items() if count)
     level = logging.WARNING if any("broken" in r and c for r, c in counts.items()) else logging.INFO
     where = source.path or source.task
     logger.log(
-        level, "%s: %d rows of %s%s", name, len(rows), where, left_out and f"; left out: {left_out}"
+        level,
+        "%s: %d rows of %s%s",
+        dotted(at),
+        len(rows),
+        where,
+        left_out and f"; left out: {left_out}",
     )
     return rows
 
 
 def _judgeable(
-    rows: Mapping[int, Row], fault: Fault, *, name: str, leave_out: bool
+    rows: Mapping[int, Row], fault: Fault, *, at: Path, leave_out: bool
 ) -> tuple[dict[int, Row], int]:
-    """Return the rows that can be judged, and how many cannot; ValueError where that is an error."""
+    """Return the rows that can be judged, and how many cannot; RecipeError where that is an error."""
     reasons = {number: fault(row) for number, row in rows.items()}
     faulty = [number for number, reason in reasons.items() if reason is not None]
     if faulty and (not leave_out or len(faulty) == len(rows)):
         first = rows[faulty[0]]
         answer = "" if first["answer"] is None else f"its answer is {first['answer']!r:.80}, "
-        raise ValueError(
-            f"{name}: row {faulty[0]} cannot be judged: {reasons[faulty[0]]}; {answer}its prompt is "
+        refuse(
+            at,
+            f": row {faulty[0]} cannot be judged: {reasons[faulty[0]]}; {answer}its prompt is "
             f"{prompt_text(first['prompt'])!r:.80}. {len(faulty)} of {len(rows)} rows are like that: repair the "
-            "data or map other columns, or leave such rows out with rewards.unusable_rows=leave_out"
+            "data or map other columns, or leave such rows out with rewards.unusable_rows=leave_out",
         )
     return {number: row for number, row in rows.items() if reasons[number] is None}, len(faulty)
+
+
+def _check_template(
+    source: "DataSource", rows: Sequence[Row], tokenizer: "PreTrainedTokenizerBase", at: Path
+) -> None:
+    """Raise RecipeError where the prompts are chat messages that the model's template cannot render."""
+    from jinja2 import TemplateError
+
+    chats = [row["prompt"] for row in rows if isinstance(row["prompt"], list)]
+    key = (*at, "path" if source.system is None else "system")
+    if chats and not tokenizer.chat_template:
+        refuse(key, NO_TEMPLATE)
+    # of every sequence of roles one: a template refuses by these
+    for prompt in {tuple(message["role"] for message in chat): chat for chat in chats}.values():
+        try:
+            tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+        except TemplateError as error:
+            roles = ", ".join(message["role"] for message in prompt)
+            text = f": the chat template of the model refuses messages of the roles {roles} ({error}); set "
+            refuse(
+                key,
+                f"{text}{dotted((*at, 'system'))}='' to leave the system message out, or take another tokenizer",
+            )
 
 
 def deduplicate(rows: Sequence[Row]) -> tuple[list[Row], int, int]:
@@ -159,20 +194,22 @@ def missing_columns(rows: Sequence[Mapping[str, Any]], needed: Iterable[str]) ->
     return [column for column in needed if all(row.get(column) is None for row in rows)]
 
 
-def check_columns(rows: Sequence[Row], needed: Iterable[str], *, name: str = "data") -> None:
-    """Raise ValueError where a column that the verifiers need is in no row.
+def check_columns(rows: Sequence[Row], needed: Iterable[str], *, at: Path = ("data",)) -> None:
+    """Raise RecipeError where a column that the verifiers need is in no row.
 
     Args:
         rows: As returned by `load_rows`.
         needed: `Scorer.columns`.
-        name: Place of the source in the recipe.
+        at: Place of the source in the recipe.
     """
     for column in missing_columns(rows, needed):
-        raise ValueError(
-            f"{name}: the verifiers need a column {column!r}, which no row has."
-            f"{describe_columns(rows, column)} Map it with {name}.columns.{column}=COLUMN, "
+        path = (*at, "columns", column)
+        text = (
+            f": the verifiers need a column {column!r}, which no row has."
+            f"{describe_columns(rows, column)} Map it with {dotted(path)}=COLUMN, "
             "or choose other rewards.verifiers"
         )
+        refuse(path, text)
 
 
 def _task_rows(source: "DataSource") -> tuple[dict[int, Row], dict[str, int]]:
@@ -194,7 +231,7 @@ def _path_rows(source: "DataSource") -> tuple[dict[int, Row], dict[str, int]]:
     if not raw:
         raise ValueError(f"{path}: the data set is empty; check path and split")
     mapping = _mapping(source, path, raw)
-    task = Path(path).name.split(".")[0]
+    task = FilePath(path).name.split(".")[0]
     rows: dict[int, Row] = {}
     reasons = {"broken: no prompt": 0, "broken: no answer": 0}
     for number, record in enumerate(raw):
@@ -217,12 +254,13 @@ def _path_rows(source: "DataSource") -> tuple[dict[int, Row], dict[str, int]]:
 
 def _mapping(source: "DataSource", path: str, raw: Sequence[Row]) -> dict[str, str]:
     """Return our column -> theirs: what the recipe says, and what is detected for the rest."""
-    mapping = choose_columns(raw, source.columns, DETECTED, option=f"{path}: columns.")
+    mapping = choose_columns(raw, source.columns, DETECTED, where=path)
     if "prompt" not in mapping and source.template is None:
-        raise ValueError(
-            f"{path}: no column for the prompt (looked for {', '.join(PROMPT_COLUMNS)})."
+        text = (
+            f": {path} has no column for the prompt (looked for {', '.join(PROMPT_COLUMNS)})."
             f"{describe_columns(raw, 'prompt')} Map it with columns: {{prompt: COLUMN}}"
         )
+        raise Misfit(("columns",), text)
     return mapping
 
 
@@ -258,15 +296,17 @@ def _fill(template: str, prompt: Any, columns: Row, *, path: str, raw: Sequence[
         text = template.format(**columns)
     except KeyError as error:
         unknown = str(error.args[0])
-        raise ValueError(
-            f"{path}: the template has a field {{{unknown}}}, which is no column."
+        text = (
+            f"has a field {{{unknown}}}, which is no column of {path}."
             f"{describe_columns(raw, unknown)} Write {{{{ and }}}} for braces that are text"
-        ) from None
+        )
+        raise Misfit(("template",), text) from None
     except (ValueError, IndexError, AttributeError, TypeError) as error:
-        raise ValueError(
-            f"{path}: the template is not a format string ({error}). Write {{{{ and }}}} for "
-            "braces that are text, as in \\boxed{{}}"
-        ) from None
+        text = (
+            f"is not a format string for {path} ({error}). Write {{{{ and }}}} for braces that are text, as in "
+            "\\boxed{{}}"
+        )
+        raise Misfit(("template",), text) from None
     if not isinstance(prompt, list):
         return text
     return [*prompt[:place], prompt[place] | {"content": text}, *prompt[place + 1 :]]

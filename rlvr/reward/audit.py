@@ -120,12 +120,10 @@ def find(
         faults = {number: scorer.fault(row) for number, row in enumerate(rows, start=1)}
         usable = [number for number, reason in faults.items() if reason is None]
         samples = [_sample(rows[number - 1], wrap) for number in usable]
-        scorer.start()
         verdicts = [item.verdict for item in scorer.score(samples, usable, progress=verifier[0])]
     others: list[Verdict | None] = [None] * len(usable)
     if second is not None:
         with Scorer([second], **settings) as scorer:
-            scorer.start()
             others = [item.verdict for item in scorer.score(samples, usable, progress=second)]
     for number, reason in faults.items():
         if reason is not None:

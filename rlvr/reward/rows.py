@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlvr.data.layout import choose_columns, mapped
+from rlvr.data.layout import Misfit, choose_columns, mapped
 from rlvr.data.read import read
 
 Row = Mapping[str, Any]
@@ -24,7 +24,10 @@ def read_rows(path: str, *, split: str = "train", columns: Sequence[str] = ()) -
     if not rows:
         raise ValueError(f"{path}: there is no row in it")
     given = dict(map(_column, columns))
-    mapping = choose_columns(rows, given, ("prompt", "answer"), option=f"{path}: --column ")
+    try:
+        mapping = choose_columns(rows, given, ("prompt", "answer"), where=path)
+    except Misfit as error:
+        raise ValueError(f"--column {error.key[-1]} {error}") from None
     return [{**row, **mapped(row, mapping, given)} for row in rows]
 
 

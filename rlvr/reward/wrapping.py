@@ -61,6 +61,15 @@ ORDINARY: Mapping[str, str] = {
 }
 """The wrapping that answers of a verifier usually have; "box" for all others."""
 
+ASKED: Mapping[str, tuple[str, ...]] = {
+    "box": (r"\boxed",),
+    "phrase": ("answer is", "answer:", "answer ("),
+    "tag": ("<answer>",),
+    "hash": ("####",),
+    "fence": ("```", "json", "sql"),
+}
+"""What a prompt says that asks for a wrapping, in small letters."""
+
 PARAPHRASES: Mapping[str, tuple[Wrapping, ...]] = {
     "box": (
         lambda a: f"{THOUGHT}\nTherefore\n\\[ {boxed(a)} \\]",

@@ -46,5 +46,7 @@ def test_load_rows_leaves_out_long_prompts_before_the_limit_counts(tokenizer):
     source = DataSource(task="countdown", task_options={"numbers": 3}, size=50, limit=20)
     rows = load_rows(source, tokenizer=tokenizer, max_prompt_length=8)  # 3 numbers: 8 tokens
     assert len(rows) == 20
-    with pytest.raises(ValueError, match="evaluation: all 50 prompts are longer than 7 tokens"):
-        load_rows(source, name="evaluation", tokenizer=tokenizer, max_prompt_length=7)
+    with pytest.raises(
+        ValueError, match=r"sets\[0\]\.max_prompt_length: all 50 prompts are longer than 7 tokens"
+    ):
+        load_rows(source, at=("evaluation", "sets", 0), tokenizer=tokenizer, max_prompt_length=7)

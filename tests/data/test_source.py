@@ -98,7 +98,8 @@ def test_a_folder_gives_the_files_of_the_split_and_those_of_no_split(tmp_path):
     assert len(load(tmp_path, split="test")) == 3
     (tmp_path / "more.parquet").unlink()
     with pytest.raises(
-        ValueError, match=r"no file of split 'validation'.*test\.csv, train-00\.jsonl"
+        ValueError,
+        match=r"data\.split is 'validation', of which .* has no file.*test\.csv, train-00\.jsonl",
     ):
         load(tmp_path, split="validation")
 
@@ -254,7 +255,7 @@ def test_errors_name_the_data_set_and_the_columns_there_are(tmp_path, options, m
     path = write_jsonl(tmp_path / "sums.jsonl", rows)
     with pytest.raises(ValueError, match=message) as caught:
         load(path, **options)
-    assert str(caught.value).startswith("data: ")
+    assert str(caught.value).startswith("data.")
     assert "sums.jsonl" in str(caught.value)
 
 
@@ -345,8 +346,8 @@ def test_a_task_gives_rows_through_the_same_function():
     assert len(rows) == 20
     assert rows[0]["prompt"][0] == {"role": "system", "content": "s"}
     assert {row["task"] for row in rows} == {"countdown"}
-    with pytest.raises(ValueError, match=r"evaluation\.sets\[0\]: unknown task 'countdwn'"):
-        load_rows(DataSource(task="countdwn"), name="evaluation.sets[0]")
+    with pytest.raises(ValueError, match=r"evaluation\.sets\[0\]\.task: unknown task 'countdwn'"):
+        load_rows(DataSource(task="countdwn"), at=("evaluation", "sets", 0))
 
 
 def test_columns_that_verifiers_need_are_missed_before_a_model_loads():

@@ -10,6 +10,7 @@ import torch
 from rlvr.data.mastery import overrides
 from rlvr.data.source import load_rows
 from rlvr.recipe import load_recipe
+from rlvr.rollout.difficulty import read_memory
 from rlvr.rollout.rehearsal import load_buffer
 from tests.run import launch
 
@@ -56,6 +57,25 @@ def test_the_summary_and_the_table_count_what_the_files_hold(done):
     assert summary["samples"] == 4
     assert summary["seed"] == 42
     assert summary["versions"]["torch"] == torch.__version__
+
+
+def test_a_run_with_difficulty_can_start_from_the_pass_rates(done, tmp_path):
+    folder, _ = done
+    parts = [row for name in ("mastered", "explore") for row in lines(folder / f"{name}.jsonl")]
+    recipe, _ = load_recipe("demo", overrides=launch.SMALL)
+    rows = load_rows(recipe.data)
+    known = read_memory(folder, rows)
+    rates = {row["prompt"]: row["initial_pass_rate"] for row in parts}
+    assert known.pass_rates.tolist() == [rates[row["prompt"]] for row in rows]
+    result = launch.train(
+        tmp_path / "run",
+        *launch.UNEVALUATED,
+        f"rollout.difficulty={{start: {folder}, min_pass_rate: 0.2, max_pass_rate: 0.8}}",
+    )
+    assert f"from {folder} on; left out outside 0.2 to 0.8" in result.out
+    first = launch.rows(tmp_path / "run")[0]
+    assert first["difficulty/too_easy_fraction"] == sum(r > 0.8 for r in rates.values()) / 64
+    assert first["difficulty/too_hard_fraction"] == sum(r < 0.2 for r in rates.values()) / 64
 
 
 def test_the_buffer_has_a_right_completion_of_each_mastered_prompt_with_its_log_probs(done):

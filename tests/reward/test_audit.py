@@ -74,7 +74,7 @@ def test_a_column_may_be_named_and_the_exit_code_says_what_was_found(tmp_path, c
     [
         (["--wrap", "boxes"], "unknown wrapping 'boxes'. Did you mean 'box'?"),
         (["--column", "answer"], "write OURS=THEIRS"),
-        (["--column", "answer=gold"], "--column answer is 'gold', which no row has"),
+        (["--column", "answer=gold"], "--column answer is 'gold', which no row of"),
         (["--verifier", "nath"], "unknown verifier 'nath'"),
     ],
     ids=["wrap", "column", "missing", "verifier"],
