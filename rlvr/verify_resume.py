@@ -169,7 +169,7 @@ def _computed_again(
     trainer.restore(start.checkpoint)
     trainer.add_callback(_stop_after(last))
     trainer.train(resume_from_checkpoint=str(start.checkpoint))
-    rows = [again[update] for update in sorted(again)]
+    rows: list[Row] = [again[update] for update in sorted(again)]
     # every process ends with the same answer
     [is_equal] = trainer.processes.gather_list([not compare(start.rows, rows)])[:1]
     leave()

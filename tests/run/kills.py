@@ -120,21 +120,25 @@ class Killer:
         """What it prints."""
         return self.output.with_suffix(".log")
 
-    def start(self, *, resume: bool, **environment: str) -> Living:
-        """Start the run, or go on with it."""
+    def start(self, *options: str, **environment: str) -> Living:
+        """Start the run, or with `--resume` go on with it."""
         own = [f"training.updates={self.updates}", f"output={self.output}"]
         begin = mortal.spawn if self.fresh else mortal.fork
-        arguments = ["demo", *ARGUMENTS, *own, *(["--resume"] if resume else [])]
+        arguments = ["demo", *ARGUMENTS, *own, *options]
         return begin(arguments, self.processes, self.log, **environment)
 
-    def finish(self, *, resume: bool) -> None:
+    def finish(self, *options: str) -> None:
         """Start the run and let it end, which it must do well."""
-        run = self.start(resume=resume)
+        run = self.start(*options)
         run.wait(PATIENCE)
         assert not any(run.codes()), f"{run.codes()}\n{self.log.read_text()[-3000:]}"
 
-    def kill(self, moment: Moment, *, resume: bool) -> bool:
-        """Start the run and kill it; returns False if it ended before its moment.
+    def go_on(self) -> list[str]:
+        """Return the options of the next start."""
+        return ["--resume"] if self.output.exists() else []
+
+    def kill(self, moment: Moment) -> bool:
+        """Start the run, or go on with it, and kill it; returns False if it ended before its moment.
 
         Raises:
             AssertionError: If it ends by itself otherwise than well, or leaves something running.
@@ -143,7 +147,7 @@ class Killer:
         if moment.after == "change":
             environment[mortal.DIES_AT] = f"{moment.rank or 0}:{moment.count}"
         watch = self._watch(moment)
-        run = self.start(resume=resume, **environment)
+        run = self.start(*self.go_on(), **environment)
         begun = time.monotonic()
         killed = False
         while not run.ended():
@@ -329,14 +333,13 @@ def torture(
         killer = Killer(folder / f"run_{runs}", processes, fresh)
         while len(moments) < kills:
             moment = draw(chance, start=start, update=update, processes=processes)
-            resume = killer.output.exists()
-            if not killer.kill(moment, resume=resume):
+            if not killer.kill(moment):
                 tell(f"run {runs}: ended before {moment}")
                 break
             moments.append(moment)
             tell(f"run {runs}: kill {len(moments)} at {moment}: {_state(killer.output)}")
         else:
-            killer.finish(resume=killer.output.exists())
+            killer.finish(*killer.go_on())
         found += (f"run {runs}: {item}" for item in differences(killer.output, whole.output))
     return Report(moments, runs, found)
 
@@ -344,17 +347,17 @@ def torture(
 def sweep(folder: Path, tell: Callable[[str], object] = lambda _: None) -> Report:
     """Kill short runs, each at another one of the changes that it makes in its folder, and compare each with another."""
     whole = Killer(folder / "whole", 1, fresh=False, updates=6)
-    whole.finish(resume=False)
+    whole.finish()
     moments: list[Moment] = []
     found: list[str] = []
     while True:
         moment = Moment("change", len(moments) + 1, 0.0, None, workers=False)
         killer = Killer(folder / f"run_{moment.count}", 1, fresh=False, updates=whole.updates)
-        if not killer.kill(moment, resume=False):
+        if not killer.kill(moment):
             return Report(moments, len(moments), found)
         moments.append(moment)
         tell(f"killed at {moment}: {_state(killer.output)}")
-        killer.finish(resume=killer.output.exists())
+        killer.finish(*killer.go_on())
         new = [f"{moment}: {item}" for item in differences(killer.output, whole.output)]
         tell("\n".join(new) or "equal")
         found += new
@@ -364,7 +367,7 @@ def _times(whole: Killer) -> tuple[float, float]:
     """Let a run alone; returns the seconds until its first row and between two."""
     begun = time.monotonic()
     look, seen = _rows_seen(whole.output), 0.0
-    run = whole.start(resume=False)
+    run = whole.start()
     while not run.ended():
         if not seen and look():
             seen = time.monotonic()

@@ -21,6 +21,9 @@ def test_a_run_that_is_killed_again_and_again_ends_like_one_that_was_left_alone(
     report = kills.torture(tmp_path, kills=count, processes=processes)
     assert report.differences == []
     assert len(report.moments) == count
+    whole = kills.Killer(tmp_path / "whole", processes, fresh=False)
+    whole.finish("--verify-resume", "2")
+    assert "metrics of 2 updates, bitwise" in whole.log.read_text()
 
 
 @pytest.mark.slow
