@@ -138,6 +138,9 @@ class Model(Section):
     """Whether code that comes with the model may run."""
     lora: Lora | None = None
     """Low-rank adapter; null: all weights are trained."""
+    quantization: Literal["4bit", "8bit"] | None = None
+    """Of the base under a trained adapter, by bitsandbytes: 4bit (NF4 with double quantization, QLoRA) or 8bit (LLM.int8);
+    null: none."""
 
 
 class DataSource(Section):
@@ -254,6 +257,20 @@ class Difficulty(Section):
     def filters(self) -> bool:
         """Whether prompts may be left out."""
         return self.min_pass_rate > 0 or self.max_pass_rate < 1
+
+    def describe(self) -> str:
+        """Return in words what becomes of prompts."""
+        parts = ["pass rates are remembered"]
+        if self.start is not None:
+            parts[0] += f", from {self.start} on"
+        if self.filters:
+            parts.append(
+                f"left out outside {self.min_pass_rate:g} to {self.max_pass_rate:g}, but for a look every "
+                f"{self.revisit_after:g} epochs"
+            )
+        if self.weight_floor is not None:
+            parts.append(f"drawn in proportion to p (1 - p) + {self.weight_floor:g}")
+        return "; ".join(parts)
 
 
 class Rollout(Section):
