@@ -56,11 +56,13 @@ def build_trainer(recipe: Recipe, plan: BatchPlan, inputs: Inputs, updates: int)
     """
     _check_trl()
     from rlvr.check.arguments import check_arguments
+    from rlvr.check.skeleton import check_skeleton
     from rlvr.monitor.trackers import trackers
     from rlvr.trainer import Trainer
 
     objective = build_objective(recipe)
     arguments = check_arguments(recipe, plan, updates)
+    check_skeleton(recipe)
     estimator = recipe.algorithm.advantage
     try:
         with cache_if_unreachable(recipe.model.path):

@@ -245,6 +245,11 @@ def _build(
         notes.append(
             f"`{METRICS_FILE}` ({_size(metrics.stat().st_size)}) is too large to be in it."
         )
+    if kind := model.get("quantization"):
+        notes.append(
+            f"The base was held in {kind} numbers while the adapter was trained; here the adapter is merged into the base "
+            "as it was before, so that probabilities differ a little from those in training."
+        )
     shown = _until(record, source.update)
     draw_png([shown], folder / PICTURE)
     subject = Subject(shown, address, source.name, weights, notes)

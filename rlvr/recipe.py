@@ -113,7 +113,7 @@ class Source(Section):
 class Lora(Section):
     """Train a low-rank adapter (peft) instead of all weights."""
 
-    rank: int = Field(default=16, ge=1, le=65_536)
+    rank: int = Field(default=16, ge=1, le=8192)
     """Rank of the adapter."""
     alpha: float = Field(default=32.0, gt=0)
     """Scale: the adapter counts alpha / rank."""

@@ -218,12 +218,16 @@ def _open_adapter(
     try:
         with cache_if_unreachable(base):
             model = _open_model(base, trust_remote_code, revision=revision, offline=offline)
-    except OSError as error:
+    except (OSError, ImportError) as error:  # a base that was quantized needs bitsandbytes
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
             f"{source / ADAPTER}: the adapter's base {base!r} cannot be loaded ({reason}); put the model there, or "
             "write where it is as base_model_name_or_path"
         ) from None
+    if getattr(model, "is_quantized", False):
+        model = model.dequantize()  # type: ignore[operator]
+        # those of reading 4 bits, which transformers cannot revert when it saves; the model's own are found again
+        model._weight_conversions = None
     # a tied head under its own name too
     named = model.named_parameters(remove_duplicate=False)
     dtypes = {name: value.dtype for name, value in named}

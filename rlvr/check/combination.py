@@ -12,7 +12,7 @@ from rlvr import catalog
 from rlvr.check.schema import all_keys, elsewhere
 from rlvr.check.trl_names import training_problems
 from rlvr.recipe_error import Path, Problem, dotted, show
-from rlvr.suggest import did_you_mean, unknown_name
+from rlvr.suggest import did_you_mean, misspelt, question, unknown_name
 
 if TYPE_CHECKING:
     from rlvr.compose import Origins
@@ -24,9 +24,15 @@ SHORTEST_BEAT = 0.1
 """Seconds."""
 
 
+_ATTENTION = ("sdpa", "eager", "flex_attention", *(f"flash_attention_{n}" for n in (2, 3, 4)))
+"""Of transformers; a kernel from the hub is owner/name."""
+
+
 def combination_problems(recipe: Recipe) -> list[Problem]:
     """Return every wrong combination of values; the values themselves have passed the schema."""
     return [
+        *_model_problems(recipe),
+        *_model_problems(recipe),
         *_source_problems(recipe),
         *_rollout_problems(recipe),
         *_method_problems(recipe),
@@ -76,6 +82,34 @@ def verifier_lists(recipe: Recipe) -> list[tuple[Path, tuple[NamedItem, ...]]]:
     return [(("rewards", "verifiers"), recipe.rewards.verifiers), *own]
 
 
+def _model_problems(recipe: Recipe) -> Iterator[Problem]:
+    model, path = recipe.model, ("model", "quantization")
+    if model.quantization is None:
+        return
+    if model.lora is None:
+        text = (
+            f"is {model.quantization}, but model.lora is null: rounded weights cannot be trained, an adapter on them "
+            "can; set model.lora={rank: 16}, or quantization: null."
+        )
+        yield Problem(path, text, also=(("model", "lora"),))
+    if recipe.rollout.engine == "vllm":
+        text = (
+            f"is {model.quantization}, but for rollout.engine vllm TRL merges the adapter into the base at each rollout "
+            "and takes it out again, which rounds the base anew each time; use engine: transformers, or quantization: "
+            "null."
+        )
+        yield Problem(path, text, also=(("rollout", "engine"),))
+
+
+def _model_problems(recipe: Recipe) -> Iterator[Problem]:
+    name = recipe.model.attention
+    if name is not None and name not in _ATTENTION and "/" not in name:
+        text = (
+            f": {unknown_name('attention', name, _ATTENTION)} A kernel from the hub is owner/name."
+        )
+        yield Problem(("model", "attention"), text)
+
+
 def _source_problems(recipe: Recipe) -> Iterator[Problem]:
     for path, source in sources(recipe):
         keys = ((*path, "path"), (*path, "task"))
@@ -92,6 +126,13 @@ def _source_problems(recipe: Recipe) -> Iterator[Problem]:
         if source.task is not None and source.split not in ("train", "test"):
             text = f"is {show(source.split)}; a task has the splits train and test."
             yield Problem((*path, "split"), text)
+        own = any(":" in item.name for _, items in verifier_lists(recipe) for item in items)
+        for ours in source.columns if not own else ():
+            near = misspelt(ours, ("prompt", "answer", "task"))
+            if near and ours not in near and f"{{{ours}" not in (source.template or ""):
+                yield Problem(
+                    (*path, "columns", ours), f"is a column that nothing reads.{question(near)}"
+                )
         if source.template is not None:
             yield from _template_problems((*path, "template"), source.template)
 

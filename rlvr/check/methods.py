@@ -58,6 +58,7 @@ def check_device(recipe: Recipe) -> None:
     if recipe.kernel.impl == "triton" and not torch.cuda.is_available():
         text = "is triton, but this process sees no GPU; set kernel.impl=auto."
         raise_problems([Problem(("kernel", "impl"), text)], recipe.name)
+    _check_quantization(recipe)
     parallel = (recipe.training.model_extra or {}).get("vllm_tensor_parallel_size", 1)
     if recipe.rollout.engine == "vllm" and (parallel < 1 or process_count() % parallel):
         text = f"is {parallel}, which is no divisor of {process_count()}, the processes of the run; set it to one."
@@ -65,6 +66,15 @@ def check_device(recipe: Recipe) -> None:
     if recipe.rollout.engine == "vllm" and not torch.cuda.is_available():
         text = "is vllm, but this process sees no GPU; set rollout.engine=transformers."
         raise_problems([Problem(("rollout", "engine"), text)], recipe.name)
+
+
+def _check_quantization(recipe: Recipe) -> None:
+    from rlvr.quantization import refusal
+
+    kind = recipe.model.quantization
+    text = refusal(kind) if kind else None
+    if text:
+        raise_problems([Problem(("model", "quantization"), text)], recipe.name)
 
 
 def _control_problems(recipe: Recipe, origins: Origins | None) -> Iterator[Problem]:
@@ -225,6 +235,8 @@ def _package_problems(recipe: Recipe) -> Iterator[Problem]:
     ]
     if recipe.rollout.engine == "vllm":
         wanted.append((("rollout", "engine"), "vllm", "vllm"))
+    if recipe.model.quantization is not None:
+        wanted.append((("model", "quantization"), "bitsandbytes", "qlora"))
     for path, package, extra in wanted:
         if importlib.util.find_spec(package) is None:
             text = f"asks for {package}, which is not installed: pip install 'rlvr[{extra}]'."
