@@ -210,12 +210,10 @@ def check(
 
     rows = None
     if data:
-        from rlvr.check.arguments import try_arguments
-        from rlvr.check.data import check_data
+        from rlvr.check.inputs import check_inputs
 
         with placed(origins):
-            rows = check_data(recipe, plan)
-            try_arguments(recipe, plan)
+            rows = check_inputs(recipe, plan)
 
     training = recipe.training
     updates = training.updates

@@ -6,14 +6,16 @@ Everything a user can have got wrong here costs seconds, not a GPU.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlvr.data.read import is_hub_id
 from rlvr.reach import cache_if_unreachable
 from rlvr.recipe import NamedItem, Recipe
 from rlvr.recipe_error import refuse
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
     from rlvr.rewards.scorer import Scorer
 
@@ -57,7 +59,10 @@ def load_inputs(recipe: Recipe) -> Inputs:
         ValueError: For what is missing or does not fit, naming the place in the recipe.
     """
     scorer = make_scorer(recipe, recipe.rewards.verifiers)
-    scorer.start()
+    try:
+        scorer.start()
+    except ValueError as error:
+        refuse(("rewards", "verifiers"), f": {error}")
     tokenizer = load_tokenizer(recipe)
     limit = prompt_limit(recipe)
     rows = _rows(recipe, tokenizer, limit, scorer)
@@ -121,14 +126,8 @@ def load_tokenizer(recipe: Recipe) -> "PreTrainedTokenizerBase":
 
 def prompt_limit(recipe: Recipe) -> int | None:
     """Return how many tokens of the model's context the completion leaves to the prompt."""
-    from transformers import AutoConfig
-
     model, completion = recipe.model, recipe.rollout.max_completion_length
-    with _loadable(recipe, "model"):
-        config = AutoConfig.from_pretrained(
-            model.path, revision=model.revision, trust_remote_code=model.trust_remote_code
-        )
-    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    context = getattr(load_config(recipe).get_text_config(), "max_position_embeddings", None)
     if context is None:
         return None
     if completion >= context:
@@ -137,19 +136,27 @@ def prompt_limit(recipe: Recipe) -> int | None:
     return context - completion
 
 
-def end_tokens(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
-    """Return the tokens that end a completion: those of the model's generation settings, and the tokenizer's."""
-    from transformers import AutoConfig, GenerationConfig
+def load_config(recipe: Recipe) -> "PretrainedConfig":
+    """Return the model's configuration."""
+    from transformers import AutoConfig
 
     model = recipe.model
     with _loadable(recipe, "model"):
-        try:
-            settings = GenerationConfig.from_pretrained(model.path, revision=model.revision)
-        except OSError:  # without a file of its own a model takes them from its configuration
-            config = AutoConfig.from_pretrained(
-                model.path, revision=model.revision, trust_remote_code=model.trust_remote_code
-            )
-            settings = GenerationConfig.from_model_config(config)
+        return AutoConfig.from_pretrained(
+            model.path, revision=model.revision, trust_remote_code=model.trust_remote_code
+        )
+
+
+def end_tokens(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
+    """Return the tokens that end a completion: those of the model's generation settings, and the tokenizer's."""
+    from transformers import GenerationConfig
+
+    path = recipe.model.path
+    try:
+        with cache_if_unreachable(path):
+            settings = GenerationConfig.from_pretrained(path, revision=recipe.model.revision)
+    except OSError:  # without a file of its own a model takes them from its configuration
+        settings = GenerationConfig.from_model_config(load_config(recipe))
     declared: Any = settings.eos_token_id
     declared = declared if isinstance(declared, list) else [declared]
     return frozenset(t for t in (*declared, tokenizer.eos_token_id) if t is not None)
@@ -159,6 +166,15 @@ def end_tokens(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase") -> frozense
 def _loadable(recipe: Recipe, what: str) -> Iterator[None]:
     """Load something of the model inside; whatever goes wrong, it is the model's path that a user has to mend."""
     path = recipe.model.path
+    if Path(path).exists():
+        if recipe.model.revision is not None:
+            text = f"is {recipe.model.revision!r}, but {path} is a folder here, which has none; remove it"
+            refuse(("model", "revision"), text)
+    elif not is_hub_id(path):
+        refuse(
+            ("model", "path"),
+            f"is {path!r}, and there is no such folder; give a folder with a model, or a hub id",
+        )
     try:
         with cache_if_unreachable(path):
             yield

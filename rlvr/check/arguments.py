@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlvr.assemble import build_objective, trl_arguments
 from rlvr.check.plan import BatchPlan
+from rlvr.check.skeleton import check_skeleton
 from rlvr.console import say
 from rlvr.recipe import Recipe
 from rlvr.recipe_error import RecipeError, refusal, refuse, show
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from rlvr.loss import Objective
 
-_MACHINE = ("tf32", "optim")
+_MACHINE = ("tf32", "optim", "attention")
 """Fields that may work on a machine with a GPU where they do not here."""
 
 
@@ -41,17 +42,20 @@ def check_arguments(recipe: Recipe, plan: BatchPlan, updates: int) -> "GRPOConfi
     return arguments
 
 
-def try_arguments(recipe: Recipe, plan: BatchPlan) -> None:
-    """Raise RecipeError for what TRL refuses; print it where it may be right on a machine with a GPU.
+def try_out(recipe: Recipe, plan: BatchPlan, *, model: bool) -> None:
+    """Raise RecipeError for what the libraries refuse; print it where it may be right on a machine with a GPU.
 
     Args:
         recipe: Has passed its checks.
         plan: Of its batches.
+        model: Whether the model's configuration can be had.
     """
     import torch
 
     try:
         check_arguments(recipe, plan, recipe.training.updates or 1)
+        if model:
+            check_skeleton(recipe)
     except RecipeError as error:
         [problem] = error.problems
         is_here = recipe.training.device == "cpu" or torch.cuda.is_available()

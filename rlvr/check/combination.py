@@ -32,7 +32,7 @@ def combination_problems(recipe: Recipe) -> list[Problem]:
     """Return every wrong combination of values; the values themselves have passed the schema."""
     return [
         *_model_problems(recipe),
-        *_model_problems(recipe),
+        *_attention_problems(recipe),
         *_source_problems(recipe),
         *_rollout_problems(recipe),
         *_method_problems(recipe),
@@ -101,7 +101,7 @@ def _model_problems(recipe: Recipe) -> Iterator[Problem]:
         yield Problem(path, text, also=(("rollout", "engine"),))
 
 
-def _model_problems(recipe: Recipe) -> Iterator[Problem]:
+def _attention_problems(recipe: Recipe) -> Iterator[Problem]:
     name = recipe.model.attention
     if name is not None and name not in _ATTENTION and "/" not in name:
         text = (

@@ -1,4 +1,4 @@
-"""The data of a recipe before a run: read, judged, and looked at as the model will see them.
+"""What a recipe works on and with, before a run: data, gold answers, prompts as the model will see them, libraries.
 
 Data sets on the hub are not read: what is here answers in seconds.
 """
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlvr.check.arguments import try_out
 from rlvr.check.combination import sources
 from rlvr.check.golds import check_golds
 from rlvr.check.plan import BatchPlan
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 
 
-def check_data(recipe: Recipe, plan: BatchPlan) -> int | None:
-    """Print what the data are to the model and to the verifiers.
+def check_inputs(recipe: Recipe, plan: BatchPlan) -> int | None:
+    """Print what the data are to the model and to the verifiers, and try out what the libraries are given.
 
     Args:
         recipe: Has passed its checks.
@@ -35,7 +36,7 @@ def check_data(recipe: Recipe, plan: BatchPlan) -> int | None:
         Prompts to train on; None: not read.
 
     Raises:
-        RecipeError: For data, or a tokenizer, that cannot be trained on.
+        RecipeError: For data, a tokenizer or a field of TRL's that cannot be trained with.
     """
     tokenizer = _tokenizer(recipe)
     limit = prompt_limit(recipe) if tokenizer is not None else None
@@ -70,6 +71,7 @@ def check_data(recipe: Recipe, plan: BatchPlan) -> int | None:
             if tokenizer is not None:
                 for finding in probe(recipe, rows, tokenizer, end_tokens(recipe, tokenizer)):
                     say(str(finding))
+    try_out(recipe, plan, model=tokenizer is not None)
     return prompts
 
 
