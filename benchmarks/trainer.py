@@ -37,8 +37,8 @@ IDLE = (0.0, 0.5, 0.8)
 """Shares of groups without advantage."""
 LEVELS = (0.40, 0.44, 0.48, 0.50, 0.52)
 """Of held-out pass@1; the demo's base policy has 0.33."""
-TRIAL = 16
-"""Updates by which TRL's micro-batch size is chosen."""
+TRIAL = 2
+"""Rollouts by which TRL's micro-batch size is chosen, after one that is not measured."""
 WINDOW = 3
 """Looks at held-out problems in a moving mean."""
 OFFERS = ("rollout.dynamic_sampling={max_refills: 3, keep_leftovers: true}",)
@@ -132,7 +132,8 @@ def _lines(given: argparse.Namespace, case: Case, job: Job) -> list[Line]:
     if given.quick or others == [own]:
         return found
     part: Any = "training" if job.given else "updates"
-    short = replace(theirs, part=part, every=0, warm=TRIAL // 2, updates=TRIAL)
+    one = recipe.rollout.prompts_per_rollout // recipe.rollout.prompts_per_update
+    short = replace(theirs, part=part, every=0, warm=one, updates=TRIAL * one)
     seconds = {}
     for size in {own, *others}:
         with _folder() as folder:

@@ -129,7 +129,7 @@ def random_policy(folder: Path, *, quick: bool) -> Case:
     }
     path = folder / "random.yaml"
     path.write_text(dump_yaml(recipe, lambda _: ""))
-    return Case("random", str(path), (), "first_word", updates=4 if quick else 12)
+    return Case("random", str(path), (), "first_word", updates=4 if quick else 8)
 
 
 def _write_model(folder: Path, size: Size) -> None:
