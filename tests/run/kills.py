@@ -30,11 +30,13 @@ from tests.run.mortal import Living
 
 UPDATES = 24
 # 3 updates a rollout and checkpoints every 2: some lie inside a rollout, some at its end. Refills and leftovers, an
-# anchor that is measured once, a state that moves with every update, held-out evaluation in between.
+# anchor that is measured once, a state that moves with every update, prompts drawn by what the run remembers of them,
+# held-out evaluation in between.
 ARGUMENTS = (
     *launch.SMALL,
     "rollout.prompts_per_rollout=6",
     "rollout.dynamic_sampling={max_refills: 2, keep_leftovers: true}",
+    "rollout.difficulty={min_pass_rate: 0.05, max_pass_rate: 0.95, weight_floor: 0.05}",
     "entropy=[{siren: {coef: 0.1}}, {entropy_budget: {target: 0.3}}]",
     "training.micro_batch_size=2",
     "training.save_every=2",
@@ -46,8 +48,15 @@ PATIENCE = 300.0
 """Seconds in which a start must end or come to its moment."""
 LEFT = 10.0
 """Seconds in which what a killed run started must have ended."""
-# of this start, or of this folder
-_ITS_OWN = ("training_args.bin", "run.json", "resolved.yaml")
+# of this start or of this folder, or with times
+_ITS_OWN = (
+    "training_args.bin",
+    "run.json",
+    "resolved.yaml",
+    "metrics.jsonl",
+    "heartbeat",
+    "set_aside",
+)
 _TEMPORARY = ("*.partial", "*.tmp", ".*")
 
 
@@ -234,9 +243,7 @@ def differences(output: Path, whole: Path) -> list[str]:
     ]
     if len(rows) != len(expected):
         found.append(f"{len(rows)} rows of metrics, expected {len(expected)}")
-    for name in ("completions", "checkpoints", "final"):
-        found += _different_files(output / name, whole / name)
-    return found
+    return [*found, *_different_files(output, whole)]
 
 
 def _leftovers(output: Path) -> Iterator[str]:
@@ -252,10 +259,13 @@ def _different_files(folder: Path, whole: Path) -> Iterator[str]:
         {path.relative_to(place) for path in place.rglob("*") if path.is_file()}
         for place in (folder, whole)
     )
-    yield from (f"{folder.name}/{path}: in one of two" for path in sorted(ours ^ theirs))
-    for path in sorted(ours & theirs):
-        if path.name not in _ITS_OWN and not _equal_files(folder / path, whole / path):
-            yield f"{folder.name}/{path}: not equal"
+    for path in sorted(ours | theirs):
+        if not set(path.parts).isdisjoint(_ITS_OWN):
+            continue
+        if path not in ours & theirs:
+            yield f"{path}: in one of two"
+        elif not _equal_files(folder / path, whole / path):
+            yield f"{path}: not equal"
 
 
 def _equal_files(one: Path, other: Path) -> bool:
