@@ -317,7 +317,9 @@ def replay(
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)],
+    run: Annotated[
+        Path, typer.Argument(help="Run folder, or a checkpoint in it.", show_default=False)
+    ],
     to: Annotated[str, typer.Option("--to", help="Folder, or user/name on the hub.")],
     private: Annotated[
         bool, typer.Option("--private/--public", help="Of a hub repository that is created.")

@@ -18,6 +18,7 @@ from rlvr.console import say
 from rlvr.hub import MARKER, endpoint, push, require_token
 from rlvr.monitor.store import METRICS_FILE, RECIPE_FILE, Run, read_completions, read_run
 from rlvr.suggest import closest
+from rlvr.zero import whole
 
 STAGED = "export"
 """In the run folder: what is on its way to the hub."""
@@ -54,7 +55,7 @@ def export(
     then renamed: a stopped export leaves nothing half.
 
     Args:
-        run: Run folder.
+        run: Run folder, or that of a checkpoint in it.
         to: Folder, or `user/name` on the hub; see `destination`.
         private: Of a hub repository. A public one is left alone where a private one is asked for.
         dry_run: Do everything but the last step, without network, and say what would be published.
@@ -64,7 +65,7 @@ def export(
         ValueError: For whatever a user can mend; nothing is changed where it is raised, apart from a hub
             repository that could be made but not filled.
     """
-    run = Path(run)
+    run, checkpoint = _run_of(Path(run), checkpoint)
     record = _read(run)
     source = find_source(run, checkpoint)
     place = destination(to)
@@ -94,6 +95,15 @@ def export(
         shutil.rmtree(folder)
     else:
         _list(folder, f"are in {label}")
+
+
+def _run_of(given: Path, checkpoint: str | None) -> tuple[Path, str | None]:
+    """Return a run and its checkpoint where the folder of a checkpoint was given."""
+    if given.parent.name != "checkpoints" or not given.name.startswith("checkpoint-"):
+        return given, checkpoint
+    if checkpoint is not None:
+        raise ValueError(f"{given} is a checkpoint already; leave out --checkpoint {checkpoint}")
+    return given.parent.parent, given.name
 
 
 def _command(run: Path, to: str, *, private: bool, checkpoint: str | None) -> str:
@@ -228,14 +238,15 @@ def _build(
     from rlvr.weights import export_weights
 
     model = record.recipe["model"]
-    weights = export_weights(
-        source.folder,
-        folder,
-        _texts(record),
-        revision=model.get("revision"),
-        trust_remote_code=bool(model.get("trust_remote_code")),
-        offline=offline,
-    )
+    with whole(source.folder) as trained:
+        weights = export_weights(
+            trained,
+            folder,
+            _texts(record),
+            revision=model.get("revision"),
+            trust_remote_code=bool(model.get("trust_remote_code")),
+            offline=offline,
+        )
     shutil.copyfile(record.folder / RECIPE_FILE, folder / RECIPE_FILE)
     metrics = record.folder / METRICS_FILE
     notes = []

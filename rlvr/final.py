@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 
 from rlvr import checkpoint
 from rlvr.console import say
+from rlvr.zero import make_whole
 
 if TYPE_CHECKING:
     from rlvr.trainer import Trainer
@@ -53,7 +54,7 @@ class Final:
         steps = (
             partial(checkpoint.place, run) if processes.is_first else nothing,
             partial(trainer.save_model, str(run / checkpoint.WRITING / FINAL)),
-            partial(checkpoint.publish, run, FINAL, None) if processes.is_first else nothing,
+            partial(_publish, run) if processes.is_first else nothing,
         )
         for step in steps:
             # each begins when all have ended the one before
@@ -76,13 +77,18 @@ def without_final(run: Path) -> str:
     return f"There is no {FINAL}/, but a checkpoint of update {update}: rlvr export {run} --to FOLDER --checkpoint {update}"
 
 
+def _publish(run: Path) -> None:
+    make_whole(run / checkpoint.WRITING / FINAL)
+    checkpoint.publish(run, FINAL, None)
+
+
 def _tried(step: Callable[[], Any]) -> str | None:
     """Take a step of saving; return why it failed, in a line."""
     try:
         step()
     except OSError as error:
         return error.strerror or str(error)
-    # of safetensors, and of torch.save
-    except (SafetensorError, RuntimeError) as error:
+    # of safetensors, of torch.save, of parts that are elsewhere
+    except (SafetensorError, RuntimeError, ValueError) as error:
         return str(error).strip().partition("\n")[0]
     return None

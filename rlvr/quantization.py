@@ -9,10 +9,9 @@ float32.
 Paper: QLoRA: Efficient Finetuning of Quantized LLMs https://arxiv.org/abs/2305.14314
 """
 
-import json
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from rlvr.zero import zero_stage
 
 if TYPE_CHECKING:
     import torch
@@ -54,17 +53,6 @@ def refusal(kind: str) -> str | None:
             "ZeRO-2 (recipes/accelerate/zero2.yaml): the base is a quarter of its size already."
         )
     return None
-
-
-def zero_stage() -> int:
-    """Return the ZeRO stage with which this process was launched; 0: none."""
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") != "true":
-        return 0
-    path = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none")
-    if path == "none":
-        return int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"))
-    config = json.loads(Path(path).read_text(encoding="utf-8"))
-    return int(config.get("zero_optimization", {}).get("stage", 0))
 
 
 def train_in_float32(model: Any) -> None:

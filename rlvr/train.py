@@ -21,6 +21,7 @@ from rlvr.lock import locked
 from rlvr.provenance import write_provenance
 from rlvr.recipe import Recipe, write_resolved
 from rlvr.watch.heartbeat import Heartbeat, watched
+from rlvr.zero import check_layout
 
 if TYPE_CHECKING:
     from rlvr.inputs import HeldOut, Inputs
@@ -140,6 +141,8 @@ def _resumed(recipe: Recipe) -> Path | None:
             f"{folder} is finished ({FINAL}/ is there) and has no checkpoint to go on from; to train its model "
             f"further, start a new run with model.path={folder / FINAL}"
         )
+    if checkpoint is not None:
+        check_layout(checkpoint, process_count())
     for line in changes(recipe, folder / "resolved.yaml"):
         say(f"resume    {line}")
     return checkpoint

@@ -114,10 +114,7 @@ def check_tensors(folder: Path) -> tuple[int, int]:
     missing = _indexed(folder) - {path.name for path in files}
     if missing or not files:
         what = f"lacks {', '.join(sorted(missing))}" if missing else "has no safetensors file"
-        raise ValueError(
-            f"{folder} {what}: its weights are not whole; export another checkpoint. (A checkpoint that DeepSpeed "
-            "ZeRO-3 wrote in shards is made whole by its zero_to_fp32.py.)"
-        )
+        raise ValueError(f"{folder} {what}: its weights are not whole; export another checkpoint")
     tensors = parameters = 0
     for path in files:
         try:
