@@ -70,10 +70,10 @@ def _named_item(given: Any) -> Any:
         if options is None or isinstance(options, dict):
             return {"name": name, "options": options or {}}
         raise PydanticCustomError("item_options", "the options of an item are a mapping")
-    if isinstance(given, dict) and len(given) > 1 and None in given.values():
+    if isinstance(given, dict) and len(given) > 1 and given.keys() != {"name", "options"}:
         raise PydanticCustomError(
             "item_indent",
-            "an item is NAME or {NAME: {option: value}}; indent its options below the name",
+            "an item is one NAME or {NAME: {option: value}}; indent its options below the name, and give each name a dash",
         )
     return given
 
@@ -158,7 +158,7 @@ class DataSource(Section):
     """Instead of `path`: a built-in task, or reasoning_gym/<name>."""
     task_options: dict[str, Any] = {}
     """Options of the task."""
-    size: int | None = Field(default=None, ge=1, le=10_000_000)
+    size: int | None = Field(default=None, ge=1, le=1_000_000)
     """Problems that the task makes; null: 512."""
     seed: int = Field(default=0, ge=0, le=SEED_MAX)
     """Of the task's problems and of the shuffling."""

@@ -6,6 +6,7 @@ import math
 import string
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
 from rlvr import catalog
@@ -32,6 +33,7 @@ def combination_problems(recipe: Recipe) -> list[Problem]:
     """Return every wrong combination of values; the values themselves have passed the schema."""
     return [
         *_model_problems(recipe),
+        *_output_problems(recipe),
         *_attention_problems(recipe),
         *_source_problems(recipe),
         *_rollout_problems(recipe),
@@ -99,6 +101,12 @@ def _model_problems(recipe: Recipe) -> Iterator[Problem]:
             "null."
         )
         yield Problem(path, text, also=(("rollout", "engine"),))
+
+
+def _output_problems(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.output == FilePath():
+        text = f"is the folder in which the command runs; a run needs one of its own, as runs/{recipe.name}."
+        yield Problem(("output",), text)
 
 
 def _attention_problems(recipe: Recipe) -> Iterator[Problem]:

@@ -5,10 +5,12 @@ Imports the methods (and so torch), but loads no model and no data.
 
 import importlib
 import importlib.util
+import json
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from rlvr import catalog
 from rlvr.check.combination import (
@@ -22,6 +24,7 @@ from rlvr.console import process_count
 from rlvr.kernels.statistics import carries_gradient
 from rlvr.recipe import NamedItem, Recipe
 from rlvr.recipe_error import Path, Problem, raise_problems, show
+from rlvr.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from rlvr.entropy.control import Chain
@@ -90,12 +93,27 @@ def _control_problems(recipe: Recipe, origins: Origins | None) -> Iterator[Probl
         yield from _chain_problems(recipe, origins)
 
 
-def _option_problems(item: NamedItem, config: type, at: Path) -> list[Problem]:
+def _option_problems(item: NamedItem, config: type[BaseModel], at: Path) -> list[Problem]:
+    infinite = [
+        Problem((*at, name), f"is {value}; it must be a finite number.")
+        for name, value in item.options.items()
+        if isinstance(value, float) and not math.isfinite(value)
+        if math.isnan(value) or not _may_be_infinite(config, name)
+    ]
+    if infinite:
+        return infinite
     try:
+        # as strict as the recipe itself, but a list stands for a tuple: as in JSON
+        config.model_validate_json(json.dumps(item.options), strict=True)
         config(**item.options)
     except ValidationError as error:
         return schema_problems(error, item.options, config, at)
     return []
+
+
+def _may_be_infinite(config: type[BaseModel], name: str) -> bool:
+    field = config.model_fields.get(name)
+    return field is None or any(getattr(m, "allow_inf_nan", False) for m in field.metadata)
 
 
 def _chain_problems(recipe: Recipe, origins: Origins | None) -> Iterator[Problem]:
@@ -154,7 +172,8 @@ def _function_problems(recipe: Recipe) -> Iterator[Problem]:
     """Yield what the functions that a recipe names say of their options, on an example."""
     import torch
 
-    from rlvr import advantage, aggregate
+    from rlvr import advantage, aggregate, surrogate
+    from rlvr.batch import Origin, TokenBatch, initial_terms
 
     size = recipe.rollout.group_size
     # one completion far better than the others: on both sides of any threshold
@@ -178,6 +197,26 @@ def _function_problems(recipe: Recipe) -> Iterator[Problem]:
                 "learned; change one of them."
             )
             yield Problem(("algorithm", key, item.name), text)
+    item = recipe.algorithm.surrogate
+    half = torch.tensor([[0.5], [-0.5]])
+    batch = TokenBatch(
+        logprobs=half - 1.0,
+        old_logprobs=torch.full((2, 1), -1.0),
+        advantages=half,
+        mask=torch.ones(2, 1, dtype=torch.bool),
+        rehearsal_mask=torch.zeros(2, 1, dtype=torch.bool),
+        origin=torch.full((2,), int(Origin.POLICY)),
+    )
+    path = ("algorithm", "surrogate", item.name)
+    try:
+        losses = getattr(surrogate, item.name)(initial_terms(batch), batch, **item.options)
+    except ValueError as error:
+        yield Problem(path, f": {error}.")
+        return
+    if not losses.isfinite().all():
+        yield Problem(
+            path, "gives a loss that is no number with these options; change one of them."
+        )
 
 
 def _verifier_problems(recipe: Recipe) -> Iterator[Problem]:
@@ -210,19 +249,38 @@ def _own_problems(name: str, options: dict[str, Any], here: Path) -> Iterator[Pr
             yield Problem((*here, name, key), text)
         return
     module = registry.load(name)
-    problems = list(
-        _option_problems(NamedItem(name=name, options=options), module.Config, (*here, name))
-    )
+    taken = [*module.Config.model_fields, *Common.model_fields]
+    problems = [
+        Problem(
+            (*here, name, key),
+            f"is not a key.{did_you_mean(key, taken)} {name} takes: {', '.join(taken)}.",
+        )
+        for key in options
+        if key not in taken
+    ]
+    problems += [
+        problem
+        for problem in _option_problems(
+            NamedItem(name=name, options=options), module.Config, (*here, name)
+        )
+        if problem.path[-1] not in options or problem.path[-1] in taken
+    ]
     yield from problems
     if not problems and hasattr(module, "ready"):
         module.ready(module.Config(**options))
 
 
 def _task_problems(recipe: Recipe) -> Iterator[Problem]:
-    from rlvr.data.task import check_task
+    from rlvr.data.task import check_task, task_names
 
     for path, source in sources(recipe):
         if source.task is not None:
+            if source.task in task_names():
+                config = importlib.import_module(f"rlvr.data.tasks.{source.task}").Config
+                whole = NamedItem(name=source.task, options=source.task_options)
+                if problems := _option_problems(whole, config, (*path, "task_options")):
+                    yield from problems
+                    continue
             try:
                 check_task(source.task, source.task_options, split=source.split)
             except ValueError as error:

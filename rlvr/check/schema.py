@@ -13,10 +13,19 @@ from rlvr.catalog import trl_fields
 from rlvr.check.other_names import OTHER_NAMES
 from rlvr.check.trl_names import owner
 from rlvr.recipe_error import Path, Problem, dotted, show
-from rlvr.suggest import did_you_mean, misspelt, question
+from rlvr.suggest import candidates, did_you_mean, misspelt, question
 
 _MOST_KEYS = 16
 _MOST_PLACES = 3
+_MEANT = {
+    "gpu": "cuda",
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "half": "float16",
+    "fp32": "float32",
+    "hf": "transformers",
+}
+"""What words that are used elsewhere are called here."""
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
@@ -118,7 +127,8 @@ def _text(kind: str, path: Path, item: Any, schema: type[BaseModel], at: Path) -
     allowed = describe(annotation, metadata)
     choices = _choices(annotation)
     if isinstance(given, str) and choices:
-        return f"is {show(given)}; it must be {allowed}.{did_you_mean(given, choices)}"
+        meant = [_MEANT[given]] if _MEANT.get(given) in choices else candidates(given, choices)
+        return f"is {show(given)}; it must be {allowed}.{question(meant)}"
     if kind == "string_pattern_mismatch":
         allowed = "letters, digits, dot, dash and underscore, and begin with a letter or digit"
     return f"is {show(given)}; it must be {allowed}."
@@ -273,6 +283,8 @@ def describe(annotation: Any, metadata: list[Any]) -> str:
         return f"a section with the keys {', '.join(model.model_fields)}"
     if origin is dict:
         return "a mapping"
+    if annotation is str and any(getattr(item, "min_length", 0) for item in metadata):
+        return "a string that is not empty"
     word = _WORDS.get(annotation, "something else")
     return f"{word} {bounds}" if bounds and annotation in (int, float) else word
 

@@ -79,7 +79,7 @@ class Config(BaseModel):
     """Values of the actuator at level -1, 0 and 1, in its own unit; null: those of its ACTUATOR."""
     gain: float = Field(default=5.0, ge=0)
     """Levels per relative error: 1 / gain is the error that asks for the end of the range. 0 keeps the level."""
-    integral_updates: float = Field(default=50.0, gt=0)
+    integral_updates: float = Field(default=50.0, gt=0, allow_inf_nan=True)
     """Updates in which a lasting error moves the level by as much again as it does at once; inf: no integral."""
     smoothing: float = Field(default=4.0, ge=1)
     """Updates over which the entropy is averaged; 1: none. About the updates of a rollout: each has other prompts."""
