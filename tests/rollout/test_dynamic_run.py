@@ -9,8 +9,11 @@ import pytest
 
 from rlvr.monitor.metrics import describe
 from tests.run import launch
-from tests.run.test_resume import ARGUMENTS, UPDATES, check_same, stopped
+from tests.run.test_resume import ARGUMENTS as RESUMED
+from tests.run.test_resume import UPDATES, check_same, stopped
 
+# with this seed both rollouts need a refill, and the first leaves groups over
+ARGUMENTS = (*RESUMED, "training.seed=3")
 DYNAMIC = "rollout.dynamic_sampling={max_refills: 3, keep_leftovers: true}"
 CONTROLS = {
     "plain": (DYNAMIC,),
