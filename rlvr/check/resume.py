@@ -12,6 +12,8 @@ MAY_CHANGE = (
     *("training.updates", "training.epochs", "training.save_every", "training.keep_checkpoints"),
     *(
         "training.micro_batch_size",
+        "training.tokens_per_micro_batch",
+        "rollout.batch_size",
         "rewards.deadline",
         "rewards.batch_deadline",
         "rewards.workers",

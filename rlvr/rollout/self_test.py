@@ -94,6 +94,7 @@ def compare(
         mask: Tokens that exist; at least one.
 
     Example:
+        >>> import torch
         >>> logprobs = torch.tensor([[-1.0, -2.0]])
         >>> found = compare(logprobs, logprobs - 0.1, -logprobs, torch.ones(1, 2, dtype=torch.bool))
         >>> found.tokens, round(found.mean, 6), round(found.weight, 6)
