@@ -140,7 +140,7 @@ def _unknown_key(key: str, parent: Path, schema: type[BaseModel], at: Path) -> s
         ", ".join(known) if len(known) <= _MOST_KEYS else ", ".join(known[:_MOST_KEYS]) + ", ..."
     )
     allowed = f"{dotted((*at, *parent)) or 'A recipe'} takes: {listed}."
-    if near := misspelt(key, known):
+    if not (key in OTHER_NAMES and not at) and (near := misspelt(key, known)):
         return f"is not a key.{question(near)} {allowed}"
     if "." in key and not at:
         section, _, rest = key.partition(".")
@@ -158,14 +158,13 @@ def elsewhere(key: str, places: Sequence[Path]) -> str:
         places: All keys of the schema.
     """
     ours = [dotted(path) for path in places if path[-1] == key]
+    if not ours and key in OTHER_NAMES:
+        return f"is another library's name; set {OTHER_NAMES[key]} instead."
     if not ours and owner(key):
         return f"is TRL's name; set {owner(key)} instead."
     if not ours and key in trl_fields():
         ours = [f"training.{key}"]
-    if ours:
-        return f"is not a key here.{question(ours[:_MOST_PLACES])}"
-    instead = OTHER_NAMES.get(key)
-    return f"is another library's name; set {instead} instead." if instead else ""
+    return f"is not a key here.{question(ours[:_MOST_PLACES])}" if ours else ""
 
 
 def _farther(key: str, schema: type[BaseModel]) -> str:
