@@ -222,9 +222,7 @@ def kill_after(output: Path, update: int, *args: object) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("controls", "every"), [("plain", 1), ("aepo", 3), ("kl_cov", 1), ("kl_cov", 5)]
-)
+@pytest.mark.parametrize(("controls", "every"), [("aepo", 3), ("kl_cov", 5)])
 def test_a_run_killed_with_signal_9_goes_on_where_its_last_checkpoint_was(
     tmp_path, controls, every
 ):
