@@ -152,7 +152,7 @@ def _fault(node: yaml.Node, path: Path, lines: dict[Path, int]) -> str | None:
     if len(path) > _DEEPEST:
         return f"is nested more than {_DEEPEST} levels deep; does an alias (*name) hold itself?"
     if len(lines) > _MOST_VALUES:
-        return f"is value {_MOST_VALUES + 1} of this file; do aliases (*name) of aliases multiply?."
+        return f"is value {_MOST_VALUES + 1} of this file; do aliases (*name) of aliases multiply?"
     if isinstance(node, yaml.ScalarNode):
         if node.tag not in _SCALARS:
             return _no_tag(node)

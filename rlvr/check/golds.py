@@ -64,7 +64,7 @@ def check_golds(item: NamedItem, rows: Sequence[Row], workers: int | None) -> Go
         return None
     module = registry.load(item.name)
     asks = "answer" in module.COLUMNS
-    if not asks and not module.BOUNDED:
+    if not asks and not (module.COLUMNS and module.BOUNDED):
         return None
     _, options = split_options(item.options)
     usual = ORDINARY.get(item.name, "box")

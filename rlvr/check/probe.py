@@ -9,6 +9,7 @@ That `pad_token` is `eos_token` spoils nothing here: completions are lists that 
 and masks come from their lengths.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ LOOKED_AT = 512
 SHOWN = 160
 """Characters of a prompt on the screen."""
 
+_NO_THOUGHT = re.compile(r"<think>\s*</think>")
 _ANSWER = "seventeen"
 """Stands for a completion in a rendered conversation."""
 
@@ -141,21 +143,21 @@ def _turn(seen: Seen) -> Iterator[Finding]:
     """Yield a warning if the model's words would not stand where the template puts an answer."""
     if seen.conversation is None or _ANSWER not in seen.conversation:
         return
-    before = seen.conversation.rpartition(_ANSWER)[0]
-    prompt = seen.text
+    before, prompt = seen.conversation.rpartition(_ANSWER)[0], seen.text
     if "<think>" in seen.opening:
-        # of earlier turns templates leave out the thought
+        # of earlier turns templates leave the thought out
         prompt = prompt[: prompt.rindex("<think>")]
-    if before.rstrip().startswith(prompt.rstrip()):
+    prompt = prompt.rstrip()
+    rest = before.removeprefix(prompt).strip()
+    if before.startswith(prompt) and (not rest or _NO_THOUGHT.fullmatch(rest)):
         return
-    place = next(
-        (i for i, (a, b) in enumerate(zip(before, prompt, strict=False)) if a != b),
-        min(len(before), len(prompt)),
-    )
+    same = zip(before, prompt, strict=False)
+    place = next((i for i, (a, b) in enumerate(same) if a != b), min(len(before), len(prompt)))
+    shown = [text[place:].strip()[-60:] or "nothing" for text in (before, prompt)]
     yield Finding(
         "warning",
-        f"the chat template does not open the model's turn: before an answer it writes {before[place:][-60:]!r}, at the end "
-        f"of a prompt {prompt[place:][-60:]!r}; take a tokenizer whose template heeds add_generation_prompt",
+        f"the chat template does not open the model's turn: before an answer it writes {shown[0]!r}, at the end of a "
+        f"prompt {shown[1]!r}; take a tokenizer whose template heeds add_generation_prompt",
     )
 
 
