@@ -26,7 +26,6 @@ def after_update_and_write(self: Trainer) -> None:
         torch.save(found, sys.argv[1])
 
 
-Trainer.after_update = after_update_and_write  # type: ignore[method-assign]
-
 if __name__ == "__main__":
+    Trainer.after_update = after_update_and_write  # type: ignore[method-assign]
     main(["train", *sys.argv[2:]])
