@@ -180,8 +180,8 @@ def _rollout_problems(recipe: Recipe) -> Iterator[Problem]:
             f"is {difficulty.min_pass_rate:g}, more than max_pass_rate {difficulty.max_pass_rate:g}: every prompt "
             "would be left out; lower it."
         )
-        keys = (("rollout", "difficulty", "max_pass_rate"),)
-        yield Problem(("rollout", "difficulty", "min_pass_rate"), text, also=keys)
+        other = ("rollout", "difficulty", "max_pass_rate")
+        yield Problem(("rollout", "difficulty", "min_pass_rate"), text, also=(other,))
     yield from _generation_problems(recipe)
     if rollout.engine == "vllm":
         yield from _vllm_problems(recipe)

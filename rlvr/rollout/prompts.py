@@ -132,7 +132,7 @@ class PromptSource:
         epochs = position // self.rows + 2
         return prompt_stream(self.rows, epochs * self.rows - position, self.seed, start=position)
 
-    def _drawn(self, difficulty: Difficulty, memory: Memory, position: int) -> Sequence[int]:
+    def _drawn(self, difficulty: Difficulty, memory: Memory, position: int) -> list[int]:
         """Return all rows in the order of a drawing without replacement, in proportion to their weights."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + position)
         # the smallest of exponential variables with these rates (Efraimidis and Spirakis)

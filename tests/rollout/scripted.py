@@ -25,6 +25,7 @@ from rlvr.loss import Objective
 from rlvr.processes import Processes
 from rlvr.rewards.scorer import Scorer
 from rlvr.rollout.completion import Completion
+from rlvr.rollout.difficulty import Difficulty, Memory
 from rlvr.rollout.dynamic import DynamicSampling, Supply
 from rlvr.rollout.generation import Generation, Roller
 from rlvr.surrogate import clipped
@@ -73,6 +74,7 @@ class Scripted:
     def look(self, rows: RolloutBatch, names: Collection[str] = ()) -> Seen:
         self.looked += len(rows)
         values = -rows.completion_ids.float() - 100 * self.version
+        values = values.masked_fill(~rows.completion_mask, 0.0)
         return Seen(values, -values, dict.fromkeys(names, values))
 
     def reference_logprobs(self, rows: RolloutBatch) -> torch.Tensor:
@@ -121,10 +123,21 @@ def sources(rows: RolloutBatch) -> list[int]:
     return [int(ids[0]) - 1 for ids in rows.completion_ids[::GROUP]]
 
 
-CASES = {
-    "leftovers": (range(16), DynamicSampling(3, keep_leftovers=True)),
-    "no leftovers": (range(16), DynamicSampling(3, keep_leftovers=False)),
-    "fillers": ([0, 1, 2, 4, 5, 8, 9, 12, 13, 16], DynamicSampling(1, keep_leftovers=True)),
+def difficulty(rows: int, **changes: Any) -> Difficulty:
+    """Return what remembers this many prompts and, but for the changes, neither leaves out nor prefers any."""
+    options = {"memory": 0.5, "min_pass_rate": 0.0, "max_pass_rate": 1.0, "min_visits": 1}
+    options |= {"revisit_after": 4.0, "weight_floor": None, "start": Memory.blank(rows)}
+    return Difficulty(**(options | changes))
+
+
+FILTER = {"min_pass_rate": 0.1, "max_pass_rate": 0.9}
+LEFTOVERS = DynamicSampling(3, keep_leftovers=True)
+CASES: dict[str, tuple[Sequence[int], DynamicSampling | None, Difficulty | None]] = {
+    "leftovers": (range(16), LEFTOVERS, None),
+    "no leftovers": (range(16), DynamicSampling(3, keep_leftovers=False), None),
+    "fillers": ([0, 1, 2, 4, 5, 8, 9, 12, 13, 16], DynamicSampling(1, keep_leftovers=True), None),
+    "filter": (range(9), None, difficulty(9, **FILTER, revisit_after=1.0)),
+    "weights": (range(9), LEFTOVERS, difficulty(9, weight_floor=0.05)),
 }
 
 
@@ -132,13 +145,14 @@ def main(out: str) -> None:
     """Write rows, statistics and supplies of every case."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, (rows, dynamic) in CASES.items():
-            made = roller(Path(folder), list(rows), dynamic)
+        for name, (rows, dynamic, remembered) in CASES.items():
+            made = roller(Path(folder), list(rows), dynamic, difficulty=remembered)
             found[name] = [
                 (
-                    {key: value for key, value in vars(item.rows).items() if value is not None},
+                    {key: value for key, value in vars(item.rows).items() if value is not None}
+                    | ({} if item.supply.memory is None else vars(item.supply.memory)),
                     {key: value for key, value in item.stats.items() if "time" not in key},
-                    replace(item.supply, leftovers=None),
+                    replace(item.supply, leftovers=None, memory=None),
                 )
                 for item in generations(made, 4)
             ]

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from rlvr.rollout.difficulty import (
     DIFFICULTY,
-    Difficulty,
     Memory,
     prompt_id,
     read_memory,
@@ -22,14 +21,7 @@ from rlvr.rollout.dynamic import DynamicSampling, Supply
 from rlvr.rollout.prompts import PromptSource
 from rlvr.rollout.stream import prompt_stream
 from tests.rollout import scripted
-from tests.rollout.scripted import GROUP, PROMPTS
-
-
-def difficulty(rows: int, **changes: object) -> Difficulty:
-    start = Memory.blank(rows)
-    options = {"memory": 0.5, "min_pass_rate": 0.0, "max_pass_rate": 1.0, "min_visits": 1}
-    options |= {"revisit_after": 4.0, "weight_floor": None, "start": start}
-    return Difficulty(**(options | changes))
+from tests.rollout.scripted import FILTER, GROUP, PROMPTS, difficulty
 
 
 def knowing(rates: list[float], judged: float = 8.0) -> Memory:
@@ -181,11 +173,11 @@ def test_prompts_are_drawn_in_proportion_to_their_weights():
     weights = torch.tensor([0.05, 0.2375, 0.3, 0.05, 0.3], dtype=torch.float64)
     memory = knowing(rates)
     torch.testing.assert_close(options.weights(memory), weights)
-    source, draws = PromptSource(5, 11, options), 20_000
+    source, draws = PromptSource(5, 11, options), 8_000
     pairs = [source.take(2, place, memory).numbers for place in range(draws)]
     shares = weights / weights.sum()
     first = torch.bincount(torch.tensor([pair[0] for pair in pairs])) / draws
-    # five standard deviations of a share of 20 000 draws
+    # five standard deviations of a share of so many draws
     torch.testing.assert_close(first.double(), shares, rtol=0, atol=5 * (0.25 / draws) ** 0.5)
     after_2 = torch.tensor([second for one, second in pairs if one == 2])
     rest = shares.clone().index_fill(0, torch.tensor(2), 0.0)
@@ -259,8 +251,6 @@ def test_a_file_that_says_nothing_of_the_prompts_is_refused(tmp_path):
 
 
 # ---------------------------------------------------------------------- in a rollout
-
-FILTER = {"min_pass_rate": 0.1, "max_pass_rate": 0.9}
 
 
 def test_a_filter_takes_what_teaches_nothing_out_of_later_rollouts(tmp_path):
