@@ -2,10 +2,11 @@
 
 import atexit
 import os
+import shutil
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from rlvr.final import FINAL, Final, without_final
 from rlvr.lock import locked
 from rlvr.provenance import write_provenance
 from rlvr.recipe import Recipe, write_resolved
+from rlvr.watch.beat import FOLDER as HEARTBEATS
 from rlvr.watch.heartbeat import Heartbeat, watched
 from rlvr.zero import check_layout
 
@@ -58,6 +60,7 @@ def run(recipe: Recipe, origins: Origins, *, resume: bool = False) -> None:
     from rlvr.inputs import load_inputs
 
     with (
+        _no_folder_of_nothing(recipe.output),
         locked(recipe.output) if is_first_process() else nullcontext(),
         _watched(recipe) as heartbeat,
         closing(load_inputs(recipe)) as inputs,
@@ -74,6 +77,18 @@ def run(recipe: Recipe, origins: Origins, *, resume: bool = False) -> None:
             return
         _train(recipe, origins, plan, inputs, updates, checkpoint, heartbeat)
         leave()
+
+
+@contextmanager
+def _no_folder_of_nothing(folder: Path) -> Iterator[None]:
+    """Leave no run folder where a mistake of the user's ends the run before there is anything but heartbeats in it."""
+    is_new = not folder.exists()
+    try:
+        yield
+    except ValueError:
+        if is_new and folder.exists() and {path.name for path in folder.iterdir()} <= {HEARTBEATS}:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _watched(recipe: Recipe) -> AbstractContextManager[Heartbeat]:

@@ -307,7 +307,8 @@ def wrong_values(values: Values, source: str, chance: Chance) -> Iterator[Mutant
             if not takes(annotation, metadata, value) and not chance.skips():
                 file = written(with_value(values, path, value))
                 # of a section it is the key that does not belong there
-                is_section = kind == "map" and any(models_in(annotation))
+                inner = [m.__name__ for m in models_in(annotation)]
+                is_section = kind == "map" and inner and "NamedItem" not in inner
                 place = (*path, "of") if is_section else path
                 what = f"{source}: {kind} for {dotted(path)}"
                 yield Mutant(what, file, dotted(place), line_of(file, place))

@@ -6,6 +6,7 @@ itself. Other faults than those of the fast tests: RLVR_MUTATIONS=SEED:SHARE, as
 
 import os
 import random
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -64,7 +65,9 @@ def test_a_fault_is_named_with_its_key_its_line_and_the_fix(tmp_path, model, num
     assert "no model can be loaded" not in result.err
     assert len(result.err.splitlines()) <= 12
     [line] = [
-        line for line in result.err.splitlines() if f"{mutant.key} " in line.replace(":", " ")
+        line
+        for line in result.err.splitlines()
+        if re.search(rf"\b{re.escape(mutant.key)}[ :\[]", line)
     ][:1]
     if mutant.line is not None:
         assert f"{file}:{mutant.line}: {mutant.key}" in line
