@@ -165,9 +165,14 @@ class Roller:
 
     def write_difficulty(self, supply: Supply) -> None:
         """Write what is remembered of the prompts to the run folder; called on the first process."""
-        if supply.memory is not None:
+        if supply.memory is None:
+            return
+        path = self.folder / DIFFICULTY
+        try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_memory(supply.memory, self.rows, self.folder / DIFFICULTY)
+            write_memory(supply.memory, self.rows, path)
+        except OSError as error:  # checkpoints have it too
+            logger.warning("%s was not written (%s); training goes on", path, error.strerror)
 
     @property
     def sampler(self) -> Sampler:

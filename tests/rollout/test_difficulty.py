@@ -338,3 +338,12 @@ def test_the_file_is_written_with_what_the_supply_remembers(tmp_path):
     assert {json.loads(line)["judged"] for line in lines} == {float(GROUP)}
     again = read_memory(tmp_path, made.rows)
     assert torch.equal(again.right, last.supply.memory.right)
+
+
+def test_a_file_that_cannot_be_written_costs_a_warning(tmp_path, caplog):
+    made = scripted.roller(tmp_path, list(range(16)), None, difficulty=difficulty(16))
+    [last] = scripted.generations(made, 1)
+    (tmp_path / DIFFICULTY).mkdir()
+    with caplog.at_level("WARNING", logger="rlvr"):
+        made.write_difficulty(last.supply)
+    assert "was not written" in caplog.text

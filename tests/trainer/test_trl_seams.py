@@ -34,10 +34,16 @@ def test_trl_scales_no_loss_for_gradient_accumulation():
 
 
 def test_the_vllm_settings_that_are_changed_for_a_call_exist():
-    source = inspect.getsource(VLLMGeneration)
-    for name in ("temperature", "top_p", "max_completion_length"):
+    source, call = map(inspect.getsource, (VLLMGeneration, VLLMGeneration.generate))
+    sampling = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+    imposed = ("structured_outputs_regex", "generation_kwargs")
+    for name in (*sampling, "max_completion_length", *imposed):
         assert f"self.{name} = {name}" in source
-        assert f"{name} = self.{name}" in source  # read at every call
+        assert f"self.{name}" in call  # read at every call
+
+
+def test_vllm_reports_log_probs_of_what_it_samples_from():
+    assert 'logprobs_mode="processed_logprobs"' in inspect.getsource(VLLMGeneration)
 
 
 def test_trl_refuses_an_adapter_on_the_head_by_the_name_that_is_replaced():
