@@ -154,7 +154,9 @@ def end_tokens(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase") -> frozense
     path = recipe.model.path
     try:
         with cache_if_unreachable(path):
-            settings = GenerationConfig.from_pretrained(path, revision=recipe.model.revision)
+            settings = GenerationConfig.from_pretrained(
+                path, revision=recipe.model.revision or "main"
+            )
     except OSError:  # without a file of its own a model takes them from its configuration
         settings = GenerationConfig.from_model_config(load_config(recipe))
     declared: Any = settings.eos_token_id
