@@ -70,7 +70,10 @@ def test_a_model_in_the_cache_is_trained_after_one_look(visits, tmp_path):
         ),
         (
             ["data.task=null", "data.size=null", "data.path=somebody/data"],
-            ["data.path: somebody/data: could not be loaded from the hub", "hf download somebody/data"],
+            [
+                "data.path: somebody/data: could not be loaded from the hub",
+                "hf download somebody/data",
+            ],
         ),
     ],
     ids=["model", "data"],
