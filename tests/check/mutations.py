@@ -1,7 +1,7 @@
 """Recipes with one fault each: made from the shipped recipes and the schema, by rule.
 
 A mutant is a whole recipe file in which one key, name or value was spoilt, and what a user has to be told of it. Its
-policy and its run folder are the placeholders MODEL and RUN.
+policy and its run folder are the placeholders POLICY_FOLDER and RUN_FOLDER.
 """
 
 import copy
@@ -64,7 +64,7 @@ class Chance:
 
 def whole(name: str) -> Values:
     """Return every value of a shipped recipe."""
-    recipe, _ = load_recipe(name, overrides=["model.path=MODEL", "output=RUN"])
+    recipe, _ = load_recipe(name, overrides=["model.path=POLICY_FOLDER", "output=RUN_FOLDER"])
     values = recipe.model_dump(mode="json")
     return {key: value for key, value in values.items() if key != "source"}
 
@@ -308,7 +308,8 @@ def wrong_values(values: Values, source: str, chance: Chance) -> Iterator[Mutant
                 file = written(with_value(values, path, value))
                 # of a section it is the key that does not belong there
                 inner = [m.__name__ for m in models_in(annotation)]
-                is_section = kind == "map" and inner and "NamedItem" not in inner
+                is_list = typing.get_origin(annotation) is tuple
+                is_section = kind == "map" and inner and not is_list and "NamedItem" not in inner
                 place = (*path, "of") if is_section else path
                 what = f"{source}: {kind} for {dotted(path)}"
                 yield Mutant(what, file, dotted(place), line_of(file, place))
@@ -487,9 +488,11 @@ STRUCTURE = [
 
 def structure() -> Iterator[Mutant]:
     """Yield sections that are none, and keys at a wrong depth."""
-    head = "model: {path: MODEL}\ndata: {task: countdown, size: 64}\ntraining: {updates: 2}\n"
+    head = (
+        "model: {path: POLICY_FOLDER}\ndata: {task: countdown, size: 64}\ntraining: {updates: 2}\n"
+    )
     for text, key, said in STRUCTURE:
         lines = [line for line in head.splitlines() if line.split(":")[0] != text.split(":")[0]]
-        lines += [] if text.startswith("output") else ["output: RUN"]
+        lines += [] if text.startswith("output") else ["output: RUN_FOLDER"]
         file = "\n".join([*lines, text]) + "\n"
         yield Mutant(text, file, key, len(lines) + 1, said=(said,))

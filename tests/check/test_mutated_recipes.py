@@ -54,7 +54,9 @@ def test_there_are_hundreds_of_different_faults():
 @pytest.mark.parametrize(("number", "mutant"), list(enumerate(MUTANTS)), ids=str)
 def test_a_fault_is_named_with_its_key_its_line_and_the_fix(tmp_path, model, number, mutant):
     file, run = tmp_path / "recipe.yaml", tmp_path / "run"
-    file.write_text(mutant.text.replace("MODEL", str(model)).replace("RUN", str(run)))
+    file.write_text(
+        mutant.text.replace("POLICY_FOLDER", str(model)).replace("RUN_FOLDER", str(run))
+    )
     command = ("check", file, "--processes", mutant.processes)
     if number % 2 and mutant.processes == 1:
         command = ("train", file)
@@ -81,9 +83,7 @@ def test_a_fault_is_named_with_its_key_its_line_and_the_fix(tmp_path, model, num
 
 # YAML
 
-HEAD = (
-    "model: {path: MODEL}\ndata: {task: countdown, size: 64}\ntraining: {updates: 2}\noutput: RUN\n"
-)
+HEAD = "model: {path: POLICY_FOLDER}\ndata: {task: countdown, size: 64}\ntraining: {updates: 2}\noutput: RUN_FOLDER\n"
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n"
     for old, new in zip("abcdefg", "bcdefgh", strict=True)
@@ -160,7 +160,7 @@ def test_line_endings_and_byte_order_marks_of_other_systems_are_no_fault(
     tmp_path, model, ending, mark
 ):
     file = tmp_path / "recipe.yaml"
-    text = HEAD.replace("MODEL", str(model)).replace("RUN", str(tmp_path / "run"))
+    text = HEAD.replace("POLICY_FOLDER", str(model)).replace("RUN_FOLDER", str(tmp_path / "run"))
     file.write_bytes((mark + text.replace("\n", ending)).encode())
     result = launch.command("train", file, "--dry-run", "rewards.verifiers=[countdown]")
     assert result.code == 0, result.err
