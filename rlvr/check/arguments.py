@@ -130,7 +130,7 @@ def _check_optimizer(arguments: "GRPOConfig", extra: dict[str, Any], updates: in
             torch.optim.SGD([weight], lr=1.0),
             num_warmup_steps=arguments.get_warmup_steps(updates),
             num_training_steps=updates,
-            scheduler_specific_kwargs=arguments.lr_scheduler_kwargs,  # type: ignore[arg-type] - a mapping: checked
+            scheduler_specific_kwargs=arguments.lr_scheduler_kwargs,  # type: ignore[arg-type]
         )
 
 
