@@ -10,6 +10,7 @@ import torch
 
 from rlvr import advantage, aggregate, divergence, surrogate
 from rlvr.check.plan import BatchPlan
+from rlvr.checkpoint import CHECKPOINTS
 from rlvr.controls import build_chain
 from rlvr.inputs import Inputs
 from rlvr.loss import Objective
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from rlvr.trainer import Trainer
 
-CHECKPOINTS = "checkpoints"
 TRL = "1.16."
 
 

@@ -10,9 +10,15 @@ leaves `.deleting`.
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from rlvr.processes import Processes
+
+CHECKPOINTS = "checkpoints"
+"""Of a run folder."""
 PREFIX = "checkpoint-"
 WRITING = ".writing"
 DELETING = ".deleting"
@@ -63,6 +69,35 @@ def remains(folder: Path) -> None:
     """Remove what processes that were killed have left."""
     for name in (WRITING, DELETING):
         shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def in_steps(processes: "Processes", *steps: Callable[[], Any] | None) -> str | None:
+    """Take the steps of saving on every process, each when all have ended the one before; return why one failed.
+
+    Args:
+        processes: Of the run.
+        steps: Of this process; None: it has nothing to do in that one.
+    """
+    for step in steps:
+        problems = processes.gather_list([None if step is None else _tried(step)])
+        problem = next(filter(None, problems), None)
+        if problem is not None:
+            return problem
+    return None
+
+
+def _tried(step: Callable[[], Any]) -> str | None:
+    """Take a step; return why it failed, in a line."""
+    from safetensors import SafetensorError
+
+    try:
+        step()
+    except OSError as error:
+        return error.strerror or str(error)
+    # of safetensors, of torch.save, of parts that are elsewhere
+    except (SafetensorError, RuntimeError, ValueError) as error:
+        return str(error).strip().partition("\n")[0]
+    return None
 
 
 def publish(folder: Path, name: str, keep: int | None) -> None:

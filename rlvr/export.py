@@ -14,7 +14,9 @@ from typing import Any
 from safetensors import SafetensorError
 
 from rlvr.card import PICTURE, Subject, model_card
+from rlvr.checkpoint import CHECKPOINTS, PREFIX, checkpoints, update_of
 from rlvr.console import say
+from rlvr.final import FINAL
 from rlvr.hub import MARKER, endpoint, push, require_token
 from rlvr.monitor.store import METRICS_FILE, RECIPE_FILE, Run, read_completions, read_run
 from rlvr.suggest import closest
@@ -99,7 +101,7 @@ def export(
 
 def _run_of(given: Path, checkpoint: str | None) -> tuple[Path, str | None]:
     """Return a run and its checkpoint where the folder of a checkpoint was given."""
-    if given.parent.name != "checkpoints" or not given.name.startswith("checkpoint-"):
+    if given.parent.name != CHECKPOINTS or not given.name.startswith(PREFIX):
         return given, checkpoint
     if checkpoint is not None:
         raise ValueError(f"{given} is a checkpoint already; leave out --checkpoint {checkpoint}")
@@ -173,24 +175,20 @@ def find_source(run: Path, checkpoint: str | None = None) -> Source:
     Raises:
         ValueError: If they are not there; says which are.
     """
-    numbers = sorted(
-        int(path.name.removeprefix("checkpoint-"))
-        for path in (run / "checkpoints").glob("checkpoint-*")
-        if path.name.removeprefix("checkpoint-").isdigit()
-    )
+    numbers = sorted(map(update_of, checkpoints(run / CHECKPOINTS)))
     there = f"checkpoints: {', '.join(map(str, numbers))}" if numbers else "no checkpoint either"
     if checkpoint is None:
-        if (run / "final").is_dir():
-            return Source(run / "final", None)
+        if (run / FINAL).is_dir():
+            return Source(run / FINAL, None)
         what = f"; export one with --checkpoint {numbers[-1]}" if numbers else ""
         raise ValueError(
             f"{run} is not finished: it has no final/ ({there}){what}, or finish it with rlvr train "
             f"{run / RECIPE_FILE} --resume"
         )
-    given = str(checkpoint).removeprefix("checkpoint-")
+    given = str(checkpoint).removeprefix(PREFIX)
     if not given.isdigit() or int(given) not in numbers:
         raise ValueError(f"checkpoint {checkpoint!r}: {run} has no such checkpoint ({there})")
-    return Source(run / "checkpoints" / f"checkpoint-{int(given)}", int(given))
+    return Source(run / CHECKPOINTS / f"{PREFIX}{int(given)}", int(given))
 
 
 def _read(run: Path) -> Run:

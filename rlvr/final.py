@@ -1,12 +1,9 @@
 """The model that a run ends with: whole in `final/`, or not there and said to be missing."""
 
 import logging
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from safetensors import SafetensorError
+from typing import TYPE_CHECKING
 
 from rlvr import checkpoint
 from rlvr.console import say
@@ -16,7 +13,6 @@ if TYPE_CHECKING:
     from rlvr.trainer import Trainer
 
 FINAL = "final"
-CHECKPOINTS = "checkpoints"
 
 logger = logging.getLogger(__name__)
 
@@ -50,26 +46,20 @@ class Final:
 
     def _saved(self, trainer: "Trainer") -> str | None:
         run, processes = self.folder.parent, trainer.processes
-        nothing: Callable[[], Any] = lambda: None
-        steps = (
-            partial(checkpoint.place, run) if processes.is_first else nothing,
+        problem = checkpoint.in_steps(
+            processes,
+            partial(checkpoint.place, run) if processes.is_first else None,
             partial(trainer.save_model, str(run / checkpoint.WRITING / FINAL)),
-            partial(_publish, run) if processes.is_first else nothing,
+            partial(_publish, run) if processes.is_first else None,
         )
-        for step in steps:
-            # each begins when all have ended the one before
-            problems = processes.gather_list([_tried(step)])
-            problem = next(filter(None, problems), None)
-            if problem is not None:
-                if processes.is_first:
-                    checkpoint.remains(run)
-                return problem
-        return None
+        if problem is not None and processes.is_first:
+            checkpoint.remains(run)
+        return problem
 
 
 def without_final(run: Path) -> str:
     """Return in a sentence where the weights of a run are that has no final model."""
-    whole = filter(checkpoint.is_whole, checkpoint.checkpoints(run / CHECKPOINTS))
+    whole = filter(checkpoint.is_whole, checkpoint.checkpoints(run / checkpoint.CHECKPOINTS))
     newest = next(whole, None)
     if newest is None:
         return f"There is no {FINAL}/, and no checkpoint either."
@@ -80,15 +70,3 @@ def without_final(run: Path) -> str:
 def _publish(run: Path) -> None:
     make_whole(run / checkpoint.WRITING / FINAL)
     checkpoint.publish(run, FINAL, None)
-
-
-def _tried(step: Callable[[], Any]) -> str | None:
-    """Take a step of saving; return why it failed, in a line."""
-    try:
-        step()
-    except OSError as error:
-        return error.strerror or str(error)
-    # of safetensors, of torch.save, of parts that are elsewhere
-    except (SafetensorError, RuntimeError, ValueError) as error:
-        return str(error).strip().partition("\n")[0]
-    return None

@@ -125,8 +125,10 @@ class Objective:
     def _corrected(self, terms: LossTerms, batch: TokenBatch) -> LossTerms:
         if self.correction_max is None or batch.sampling_logprobs is None:
             return terms
-        weights = (batch.old_logprobs - batch.sampling_logprobs).exp()
-        return replace(terms, weights=terms.weights * weights.clamp(max=self.correction_max))
+        # a token that the sampler could not score is not corrected
+        distance = (batch.old_logprobs - batch.sampling_logprobs).nan_to_num(nan=0.0)
+        weights = distance.exp().clamp(max=self.correction_max)
+        return replace(terms, weights=terms.weights * weights)
 
 
 def diagnostics(terms: LossTerms, batch: TokenBatch) -> Stats:

@@ -30,7 +30,6 @@ def faults(batch: TokenBatch, losses: Tensor) -> list[str]:
         "advantage": batch.advantages,
         "entropy": batch.entropies,
         "log-prob of the reference": batch.ref_logprobs,
-        "log-prob of the sampler": batch.sampling_logprobs,
         **batch.statistics,
     }
     found: list[list[str]] = [[] for _ in range(len(batch))]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rlvr.check.combination import collective_timeout
 from rlvr.check.plan import BatchPlan, check_difficulty, plan_batches
 from rlvr.check.resume import changes
-from rlvr.checkpoint import checkpoints, is_whole, tidy, update_of
+from rlvr.checkpoint import CHECKPOINTS, checkpoints, is_whole, tidy, update_of
 from rlvr.compose import Origins
 from rlvr.console import is_first_process, plural, process_count, process_rank, say
 from rlvr.final import FINAL, Final, without_final
@@ -125,7 +125,8 @@ def count_updates(recipe: Recipe, plan: BatchPlan, rows: int) -> int:
 
 
 def _refuse_other_run(folder: Path) -> None:
-    if any((folder / name).exists() for name in ("metrics.jsonl", "checkpoints", FINAL)):
+    holds = [(folder / name).exists() for name in ("metrics.jsonl", FINAL)]
+    if any(holds) or any((folder / CHECKPOINTS).glob("*")):
         raise ValueError(
             f"{folder} holds another run; nothing was changed. Continue it with --resume, or set output= to a new "
             "folder."
@@ -167,7 +168,7 @@ def _last_checkpoint(folder: Path) -> Path | None:
     """Return the newest checkpoint that was written whole; None starts the run again."""
     if not folder.exists():
         raise ValueError(f"--resume: there is no run at {folder}; start it without --resume")
-    for path in checkpoints(folder / "checkpoints"):
+    for path in checkpoints(folder / CHECKPOINTS):
         if is_whole(path):
             return path
         say(f"resume    {path} is not whole; going back")

@@ -12,14 +12,13 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from accelerate.utils import DistributedType, is_peft_model
 from datasets import Dataset
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
@@ -324,7 +323,7 @@ class Trainer(GRPOTrainer):
             unwrap_model_for_generation(
                 self.model_wrapped,
                 self.accelerator,
-                gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+                gather_deepspeed3_params=self.args.ds3_gather_for_generation,  # type: ignore[attr-defined]
                 generation_kwargs=self.generation_kwargs,
                 gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,  # type: ignore[arg-type]
             ) as unwrapped,
@@ -854,36 +853,33 @@ class Trainer(GRPOTrainer):
     def _try_to_save(self, model: Any, trial: Any) -> None:
         """Write a checkpoint; where the disk is full, say so and go on with those that are there."""
         folder = Path(str(self.args.output_dir))
-        update = self.state.global_step
+        name = f"{checkpoint.PREFIX}{self.state.global_step}"
         if not self._has_room(folder):
             return
-        if self.args.should_save:
-            self._save_own(checkpoint.place(folder) / f"{checkpoint.PREFIX}{update}")
-        self.processes.wait()
-        try:
-            super()._save_checkpoint(model, trial)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            if (
-                self.processes.count > 1
-            ):  # the others wait for this one: an end is better than a hang
-                raise
-            self._say_unsaved(str(error).partition("\n")[0])
-            checkpoint.remains(folder)
+        writes = self.args.should_save
+        keep = self.args.save_total_limit
+        problem = checkpoint.in_steps(
+            self.processes,
+            partial(self._save_own, folder, name) if writes else None,
+            partial(super()._save_checkpoint, model, trial),
+            partial(checkpoint.publish, folder, name, keep) if writes else None,
+        )
+        if problem is not None:
+            self._say_unsaved(problem)
+        if not writes:
             return
-        self.processes.wait()
-        if self.args.should_save:
-            checkpoint.publish(
-                folder, f"{checkpoint.PREFIX}{update}", keep=self.args.save_total_limit
-            )
+        if problem is None:
             self._roller.write_difficulty(self._supply)
-        self.processes.wait()
+        else:
+            checkpoint.remains(folder)
 
     def _get_output_dir(self, trial: Any) -> str:
         """Return where TRL writes a checkpoint, which is not where it will be found."""
         return str(Path(super()._get_output_dir(trial)) / checkpoint.WRITING)
 
-    def _save_own(self, folder: Path) -> None:
-        """Write what TRL does not know of."""
+    def _save_own(self, checkpoints: Path, name: str) -> None:
+        """Begin a checkpoint with what TRL does not know of."""
+        folder = checkpoint.place(checkpoints) / name
         folder.mkdir()
         state = {
             "controls": self.control_state,
@@ -905,7 +901,7 @@ class Trainer(GRPOTrainer):
             needed = 3 * sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in trained)
         free = min(self.processes.gather_list([shutil.disk_usage(folder).free]))
         if free < needed:
-            self._say_unsaved(f"{needed / 2**30:.1f} GiB are needed, {free / 2**30:.1f} are free")
+            self._say_unsaved(f"{needed / 2**20:,.1f} MiB are needed, {free / 2**20:,.1f} are free")
         return free >= needed
 
     def _say_unsaved(self, reason: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlvr.check.plan import BatchPlan, plan_batches
 from rlvr.check.resume import changes
-from rlvr.checkpoint import checkpoints, is_whole, update_of
+from rlvr.checkpoint import CHECKPOINTS, checkpoints, is_whole, update_of
 from rlvr.console import (
     console_for_tables,
     is_first_process,
@@ -113,7 +113,7 @@ def find_start(folder: Path, updates: int) -> Start:
             f"--verify-resume: there is no run at {folder} ({METRICS_FILE} is missing); train it first, with "
             "training.save_every, or give its recipe and output="
         )
-    whole = [path for path in checkpoints(folder / "checkpoints") if is_whole(path)]
+    whole = [path for path in checkpoints(folder / CHECKPOINTS) if is_whole(path)]
     if not whole:
         raise ValueError(
             f"--verify-resume: {folder} has no whole checkpoint to start from; train with training.save_every=N"

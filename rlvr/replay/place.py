@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlvr.checkpoint import CHECKPOINTS, PREFIX, checkpoints, update_of
+from rlvr.final import FINAL
 from rlvr.monitor.folders import nearby
 
-FINAL, RESOLVED, CHECKPOINTS = "final", "resolved.yaml", "checkpoints"
+RESOLVED = "resolved.yaml"
 FOLDER, ROLLOUT = "replay", "rollout.pt"
 INITIAL = "initial"
 """The weights before training."""
@@ -55,11 +57,7 @@ def find(run: Path, checkpoint: str | None, to: Path | None, *, fresh: bool) -> 
 
 def _weights(run: Path, asked: str | None) -> str:
     """Return `initial`, or the folder of a run's weights."""
-    saved = [
-        int(path.name.removeprefix("checkpoint-"))
-        for path in (run / CHECKPOINTS).glob("checkpoint-*")
-        if path.name.removeprefix("checkpoint-").isdigit()
-    ]
+    saved = map(update_of, checkpoints(run / CHECKPOINTS))
     there = [FINAL] if (run / FINAL).is_dir() else []
     there += [INITIAL, *map(str, sorted(saved))]
     if asked is None:
@@ -68,7 +66,7 @@ def _weights(run: Path, asked: str | None) -> str:
         raise ValueError(
             f"{run} is not finished: it has no {FINAL}/; name its weights with --checkpoint: {', '.join(there)}"
         )
-    name = asked.removeprefix(f"{CHECKPOINTS}/").removeprefix("checkpoint-")
+    name = asked.removeprefix(f"{CHECKPOINTS}/").removeprefix(PREFIX)
     if name not in there:
         raise ValueError(f"--checkpoint {asked}: {run} has no such weights, but {', '.join(there)}")
-    return f"{CHECKPOINTS}/checkpoint-{name}" if name.isdigit() else name
+    return f"{CHECKPOINTS}/{PREFIX}{name}" if name.isdigit() else name

@@ -1,5 +1,6 @@
 """Sampled completions, and the rows of a generation that they become."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -23,8 +24,8 @@ class Completion:
     text: str
     truncated: bool
     """Cut at the length limit."""
-    sampling_logprobs: list[float] | None
-    """As the sampler reports them, nats."""
+    sampling_logprobs: Sequence[float | None] | None
+    """As the sampler reports them, nats; None: it could not say."""
     row: int = 0
     """Of the data."""
     place: int = 0
@@ -64,7 +65,13 @@ def as_rows(
         group_ids=first_group + places.clamp(min=0) // group_size,
         origin=torch.full_like(places, origin),
         truncated=torch.tensor([item.truncated for item in completions]),
-        sampling_logprobs=None if None in sampling else filled(sampling, completion_mask, 0.0),  # type: ignore[arg-type]
+        sampling_logprobs=filled(
+            [[math.nan if value is None else value for value in row or ()] for row in sampling],
+            completion_mask,
+            0.0,
+        )
+        if None not in sampling
+        else None,
     )
 
 

@@ -350,15 +350,15 @@ def test_a_lora_run_saves_an_adapter_that_can_be_exported_whole(tmp_path, module
 
 
 def test_a_rollout_is_generated_in_batches_of_the_size_asked_for(tmp_path, monkeypatch):
-    from rlvr.trainer import Trainer
+    from rlvr import trainer
 
     sizes = []
-    generate = Trainer._generate_single_turn
+    generate = trainer.generate
 
-    def counted(self, prompt_ids, *args):
-        sizes.append(len(prompt_ids))
-        return generate(self, prompt_ids, *args)
+    def counted(model, prompts, **options):
+        sizes.append(len(prompts))
+        return generate(model, prompts, **options)
 
-    monkeypatch.setattr(Trainer, "_generate_single_turn", counted)
+    monkeypatch.setattr(trainer, "generate", counted)
     launch.train(tmp_path / "run", *launch.UNEVALUATED, "rollout.batch_size=12")
     assert sizes == [12, 12, 8]  # 8 prompts x 4
