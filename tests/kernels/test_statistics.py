@@ -175,7 +175,10 @@ def test_names_are_checked() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("top_entropy", r"unknown statistic 'top_entropy'\. Did you mean 'top_[pk]_entropy'\?"),
+        (
+            "top_entropy",
+            r"unknown statistic 'top_entropy'\. Did you mean 'top_k_entropy' or 'top_p_entropy'\?",
+        ),
         ("top_k_mass", "'top_k_mass' has 0 parameters; it is written top_k_mass:K"),
         ("sum_p2:1", "'sum_p2:1' has 1 parameters; it is written sum_p2$"),
         ("top_p_entropy", r"it is written top_p_entropy:M\[:K\]"),
