@@ -189,6 +189,7 @@ def test_two_thousand_kills_leave_nothing_behind(tmp_path):
             return True
         """)
     )
+    others = set(descendants(os.getpid()))  # of tests that ran here before
     with Scorer([f"{path}:reward"], workers=2, deadline=0.04, batch_deadline=600) as scorer:
         kinds = [*["exit"] * 6, "segfault", "segfault", "hang", "orphan", "good", "good"] * 20
         scorer.score(samples(*kinds))  # 200 kills: caches and pools of the allocator are full
@@ -203,7 +204,7 @@ def test_two_thousand_kills_leave_nothing_behind(tmp_path):
         counts_after, after = state(scorer)
         assert counts_after == counts
         assert all(end < begin + 4096 for begin, end in zip(before, after, strict=True))
-    assert not descendants(os.getpid())
+    assert set(descendants(os.getpid())) <= others
 
 
 def test_a_limit_on_open_files_is_not_reached_by_many_scorers(reward):

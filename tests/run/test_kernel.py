@@ -31,7 +31,7 @@ def test_a_hundred_updates_have_the_curves_of_plain_pytorch(naive, tmp_path, opt
         assert row["tokens"] == other["tokens"]
         assert row["entropy"] == pytest.approx(other["entropy"], abs=1e-4)
         assert row["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-2, abs=1e-4)
-    assert rows[-1]["reward"] != rows[0]["reward"]
+    assert len({row["reward"] for row in rows}) > 3
 
 
 def test_a_run_says_once_how_and_measures_what_it_left_out(tmp_path):
