@@ -13,7 +13,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
@@ -27,6 +26,7 @@ BOUNDED = True
 
 MAX_EXPRESSION = 400  # characters; also bounds the depth of the tree
 _ALLOWED = re.compile(r"[0-9+\-*/() ]+")
+_DIGITS = re.compile(r"[0-9]+")
 _TWO_SIGNS = re.compile(r"[-+*/] *[-+]")
 _FRACTION = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
 _SPELLINGS = str.maketrans(
@@ -103,11 +103,11 @@ def check(
     if len(text) > MAX_EXPRESSION:
         return unparsable(f"longer than {MAX_EXPRESSION} characters")
     try:
-        tree, claimed = _parse(text)
+        tree, used, claimed = _parse(text)
     except _Refused as refusal:
         return unparsable(str(refusal))
     try:
-        _check_numbers(tree, Counter(numbers), use_all)
+        _check_numbers(used, numbers, use_all)
         value = _value(tree, operators)
     except _Refused as refusal:
         return wrong(str(refusal))
@@ -120,8 +120,8 @@ class _Refused(Exception):
     """The expression breaks a rule; the message says which."""
 
 
-def _parse(text: str) -> tuple[ast.expr, int | None]:
-    """Return the expression's tree and the value that the text claims after '=', if any."""
+def _parse(text: str) -> tuple[ast.expr, list[int], int | None]:
+    """Return the expression's tree, its numbers, and the value that the text claims after '=', if any."""
     text = text.translate(_SPELLINGS).strip("`$ .")
     for command, sign in _COMMANDS.items():
         text = text.replace(command, sign)
@@ -137,28 +137,28 @@ def _parse(text: str) -> tuple[ast.expr, int | None]:
     if equals and claimed is None:
         raise _Refused("an integer must follow '='")
     try:
-        return ast.parse(expression, mode="eval").body, claimed
+        tree = ast.parse(expression, mode="eval").body
+        return tree, [int(digits) for digits in _DIGITS.findall(expression)], claimed
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         raise _Refused("not a well-formed expression") from None
 
 
-def _check_numbers(tree: ast.expr, numbers: Counter[int], use_all: bool) -> None:
-    used: Counter[Any] = Counter(
-        node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)
-    )
-    if used - numbers or (use_all and used != numbers):
-        raise _Refused(_difference(used, numbers))
+def _check_numbers(used: Sequence[int], numbers: Sequence[int], use_all: bool) -> None:
+    if sorted(used) == sorted(numbers):
+        return
+    if use_all or Counter(used) - Counter(numbers):
+        raise _Refused(_difference(Counter(used), Counter(numbers)))
 
 
-def _difference(used: Counter[Any], numbers: Counter[int]) -> str:
+def _difference(used: Counter[int], numbers: Counter[int]) -> str:
     if extra := used - numbers:
         return f"uses {next(iter(extra))!r} more often than given"
     return f"does not use {next(iter(numbers - used))}"
 
 
-def _value(node: ast.expr, operators: str) -> Fraction:
+def _value(node: ast.expr, operators: str) -> Fraction | int:
     if isinstance(node, ast.Constant) and type(node.value) is int:
-        return Fraction(node.value)
+        return node.value
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and "-" in operators:
         return -_value(node.operand, operators)
     if not isinstance(node, ast.BinOp):
@@ -175,9 +175,9 @@ def _value(node: ast.expr, operators: str) -> Fraction:
         return left * right
     if right == 0:
         raise _Refused("divides by zero")
-    return left / right
+    return Fraction(left) / right
 
 
-def _shown(value: Fraction) -> str:
+def _shown(value: Fraction | int) -> str:
     text = str(value)
     return text if len(text) <= 40 else "another number"

@@ -86,10 +86,12 @@ def drawing(model: Any, seeds: Sequence[int], count: int) -> Iterator[None]:
     """
     make = model._get_logits_processor
 
-    def with_draws(*args: Any, **options: Any) -> Any:
-        processors = make(*args, **options)
+    def with_draws(generation_config: Any, **options: Any) -> Any:
+        processors = make(generation_config=generation_config, **options)
         # processors that a caller gives come before temperature and nucleus: this one has to be the last
         processors.append(InverseSampling(uniforms(seeds, count)))
+        # of which only one token is left: there is nothing more to draw
+        generation_config.do_sample = False
         return processors
 
     model._get_logits_processor = with_draws
