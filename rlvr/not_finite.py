@@ -1,7 +1,7 @@
 """A loss or gradient that is not a number ends a run before the optimizer steps; what led to it is kept."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,42 @@ def faults(batch: TokenBatch, losses: Tensor) -> list[str]:
     for row in (~losses.isfinite()).nonzero().flatten().tolist():
         found[row].append("loss")
     return [", ".join(names) for names in found]
+
+
+def describe(
+    rows: RolloutBatch,
+    batch: TokenBatch,
+    losses: Tensor,
+    decode: Callable[[list[Tensor]], list[str]],
+) -> list[dict[str, Any]]:
+    """Return what a reader wants to know of each row, first of all what is not finite in it.
+
+    Args:
+        rows: As they were trained on.
+        batch: The same, as the loss saw them.
+        losses: Of each row alone, (B,).
+        decode: From token ids to texts.
+    """
+    wrong = faults(batch, losses)
+    prompts = decode(
+        [ids[keep] for ids, keep in zip(rows.prompt_ids, rows.prompt_mask, strict=True)]
+    )
+    completions = decode(
+        [ids[keep] for ids, keep in zip(rows.completion_ids, rows.completion_mask, strict=True)]
+    )
+    return [
+        {
+            "not_finite": wrong[i],
+            # as text: JSON has no number for them
+            "loss": str(float(losses[i])),
+            "lowest_logprob": str(float(batch.logprobs[i].min())),
+            "reward": str(float(rows.rewards[i])),
+            "advantage": str(float(rows.advantages[i, 0])),
+            "prompt": prompts[i],
+            "completion": completions[i],
+        }
+        for i in range(len(rows))
+    ]
 
 
 def save(

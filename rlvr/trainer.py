@@ -27,7 +27,7 @@ from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_ge
 from trl.trainer import grpo_trainer
 from trl.trainer.utils import use_adapter
 
-from rlvr import checkpoint
+from rlvr import checkpoint, not_finite
 from rlvr.batch import RolloutBatch, Seen, TokenBatch
 from rlvr.check.plan import BatchPlan
 from rlvr.console import plural, say
@@ -37,7 +37,6 @@ from rlvr.kernels.linear import Certificate
 from rlvr.kernels.projection import compute_dtype
 from rlvr.logprobs import KernelOptions, add_token_forward, describe, of_tokens
 from rlvr.loss import Decision, Objective, update_metrics
-from rlvr.not_finite import FOLDER, NotFiniteError, faults, save
 from rlvr.processes import Processes
 from rlvr.quantization import train_in_float32
 from rlvr.rewards.scorer import Scorer
@@ -697,12 +696,12 @@ class Trainer(GRPOTrainer):
     def _stop(self, what: str) -> NoReturn:
         """Save the completions that are to blame, and the policy, and end the run."""
         update = self.state.global_step
-        folder = self._roller.folder / FOLDER / f"update-{update + 1}"
+        folder = self._roller.folder / not_finite.FOLDER / f"update-{update + 1}"
         blamed = self._blamed()
         guilty = [item for item in blamed if item["not_finite"]]
         kept = guilty or blamed
         rows = self._now.rows(torch.tensor([item["row"] for item in kept], dtype=torch.long))
-        save(folder, self.processes.rank, rows, kept)
+        not_finite.save(folder, self.processes.rank, rows, kept)
         self.save_model(str(folder / "policy"))
         count = sum(self.processes.gather_list([len(guilty)]))
         which = (
@@ -710,7 +709,7 @@ class Trainer(GRPOTrainer):
             if count
             else "no completion shows it by itself; all of the update: "
         )
-        raise NotFiniteError(
+        raise not_finite.NotFiniteError(
             f"update {update + 1}: the {what} is not finite. The optimizer has not stepped: the policy is that of update "
             f"{update}, saved in {folder / 'policy'}; {which}{folder}/rank-*.jsonl. Usual causes: a learning rate that is "
             "too high, a model.dtype that is too narrow, damaged weights"
@@ -720,7 +719,6 @@ class Trainer(GRPOTrainer):
     def _blamed(self) -> list[dict[str, Any]]:
         """Return what is said of each of this process's rows of the update, first of all what is not finite in it."""
         found: list[dict[str, Any]] = []
-        texts = self._tokenizer.batch_decode
         for mine in self._mine:
             inputs = self._micro_batch(mine)
             rows, decision = inputs["rows"], inputs["decision"]
@@ -728,24 +726,11 @@ class Trainer(GRPOTrainer):
             batch = token_batch(rows, seen)
             each = torch.arange(len(rows)).split(1)
             losses = [self._objective.loss(batch.rows(i), decision.rows(i))[0] for i in each]
-            wrong = faults(batch, torch.stack(losses))
-            prompts = texts([rows.prompt_ids[i][rows.prompt_mask[i]] for i in range(len(rows))])
-            completions = texts(
-                [rows.completion_ids[i][rows.completion_mask[i]] for i in range(len(rows))]
+            said = not_finite.describe(
+                rows, batch, torch.stack(losses), self._tokenizer.batch_decode
             )
-            found += [
-                {
-                    "row": row,
-                    "not_finite": wrong[i],
-                    "loss": str(float(losses[i])),
-                    "lowest_logprob": str(float(batch.logprobs[i].min())),
-                    "reward": float(rows.rewards[i]),
-                    "advantage": float(rows.advantages[i, 0]),
-                    "prompt": prompts[i],
-                    "completion": completions[i],
-                }
-                for i, row in enumerate(mine.tolist())
-            ]
+            # a filler is nobody's row
+            found += [{"row": row} | item for row, item in zip(mine.tolist(), said, strict=False)]
         return found
 
     # ------------------------------------------------------------------ an update, without training

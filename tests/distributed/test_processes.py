@@ -218,3 +218,25 @@ def test_weights_that_are_divided_between_updates_change_no_number(finished, tmp
     # two processes write to one stream: a line may hold two
     assert re.findall(r"live parameters: (\d+)", done.stdout) == ["0"] * 12
     close(launch.rows(run), launch.rows(finished("ddp")[0]))
+
+
+def test_numbers_that_are_not_finite_end_all_processes_with_what_led_to_them(tmp_path):
+    skip_without_deepspeed("zero2")
+    # the first update throws the weights away, the second has nothing to compute with
+    arguments = (*launch.SMALL, *launch.UNEVALUATED, "training.learning_rate=1e30")
+    run = tmp_path / "run"
+    done = execute(*LAUNCHERS["zero2"], "-m", "rlvr.train", "demo", *arguments, f"output={run}")
+    assert done.returncode != 0
+    assert "is not finite" in done.stderr
+    assert "the policy is that of update" in done.stderr
+    [folder] = (run / "not_finite").iterdir()
+    update = int(folder.name.removeprefix("update-"))
+    assert [row["update"] for row in launch.rows(run)] == list(range(1, update))
+    for rank in (0, 1):
+        said = [
+            json.loads(line) for line in (folder / f"rank-{rank}.jsonl").read_text().splitlines()
+        ]
+        assert said
+        assert all("loss" in item["not_finite"] for item in said)
+    assert (folder / "policy" / "model.safetensors").is_file()
+    assert not (run / "final").exists()
