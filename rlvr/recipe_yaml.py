@@ -39,7 +39,10 @@ _SCALARS = {
     f"{_TAG}float": _FLOAT,
 }
 """What may be written by each tag; None: anything."""
-_CONTAINERS: dict[type[yaml.Node], str] = {yaml.MappingNode: f"{_TAG}map", yaml.SequenceNode: f"{_TAG}seq"}
+_CONTAINERS: dict[type[yaml.Node], str] = {
+    yaml.MappingNode: f"{_TAG}map",
+    yaml.SequenceNode: f"{_TAG}seq",
+}
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|false)$"), list("tf"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("^(null|~|)$"), ["n", "~", ""])

@@ -52,7 +52,8 @@ def inverse(scores: Float[Tensor, "B V"], uniform: Float[Tensor, " B"]) -> Int[T
     total = scores.double().softmax(-1).cumsum(-1)
     # of the last sum, which rounding keeps from being 1
     wanted = uniform.unsqueeze(-1) * total[:, -1:]
-    return torch.searchsorted(total, wanted, right=True).squeeze(-1)
+    # beyond the last only where logits are no numbers: the loss will say so
+    return torch.searchsorted(total, wanted, right=True).squeeze(-1).clamp(max=scores.shape[-1] - 1)
 
 
 class InverseSampling(LogitsProcessor):

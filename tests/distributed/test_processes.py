@@ -222,8 +222,12 @@ def test_weights_that_are_divided_between_updates_change_no_number(finished, tmp
 
 def test_numbers_that_are_not_finite_end_all_processes_with_what_led_to_them(tmp_path):
     skip_without_deepspeed("zero2")
-    # the first update throws the weights away, the second has nothing to compute with
-    arguments = (*launch.SMALL, *launch.UNEVALUATED, "training.learning_rate=1e30")
+    # a loss that is a number, of a gradient whose squares are none
+    (tmp_path / "huge.py").write_text(
+        "def reward(sample):\n    return 1e30 * len(set(sample.completion))\n"
+    )
+    huge = (f"rewards.verifiers=['{tmp_path}/huge.py:reward']", "algorithm.advantage=group_mean")
+    arguments = (*launch.SMALL, *launch.UNEVALUATED, *huge)
     run = tmp_path / "run"
     done = execute(*LAUNCHERS["zero2"], "-m", "rlvr.train", "demo", *arguments, f"output={run}")
     assert done.returncode != 0
@@ -236,7 +240,8 @@ def test_numbers_that_are_not_finite_end_all_processes_with_what_led_to_them(tmp
         said = [
             json.loads(line) for line in (folder / f"rank-{rank}.jsonl").read_text().splitlines()
         ]
+        # no completion shows it: all that teach are kept
         assert said
-        assert all("loss" in item["not_finite"] for item in said)
+        assert all(item["not_finite"] == "" and float(item["advantage"]) for item in said)
     assert (folder / "policy" / "model.safetensors").is_file()
     assert not (run / "final").exists()
