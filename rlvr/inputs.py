@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlvr.check import shape
 from rlvr.data.read import is_hub_id
 from rlvr.reach import cache_if_unreachable
 from rlvr.recipe import NamedItem, Recipe
@@ -138,13 +139,8 @@ def prompt_limit(recipe: Recipe) -> int | None:
 
 def load_config(recipe: Recipe) -> "PretrainedConfig":
     """Return the model's configuration."""
-    from transformers import AutoConfig
-
-    model = recipe.model
     with _loadable(recipe, "model"):
-        return AutoConfig.from_pretrained(
-            model.path, revision=model.revision, trust_remote_code=model.trust_remote_code
-        )
+        return shape.load_config(recipe.model)
 
 
 def end_tokens(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlvr.console import process_count
+from rlvr.whole_file import whole_file
 
 FILE = "run.json"
 _PACKAGES = ("rlvr", "torch", "trl", "transformers", "accelerate", "peft", "deepspeed", "vllm")
@@ -42,9 +43,8 @@ def write_provenance(folder: Path) -> None:
     """Write `run.json`; that of a run that goes on is left as it is."""
     path = folder / FILE
     if not path.exists():
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(provenance(), indent=1) + "\n")
-        partial.replace(path)
+        with whole_file(path) as partial:
+            partial.write_text(json.dumps(provenance(), indent=1) + "\n")
 
 
 def moved(folder: Path) -> list[str]:

@@ -26,6 +26,7 @@ from rlvr.check.schema import prune, schema_problems
 from rlvr.compose import Origins, compose, is_override, shipped_recipes
 from rlvr.recipe_error import Problem, RecipeError, raise_problems
 from rlvr.recipe_yaml import dump_yaml
+from rlvr.whole_file import whole_file
 
 __all__ = [
     "Origins",
@@ -543,9 +544,8 @@ def _reading_order(problem: Problem) -> tuple[str, int]:
 
 def write_resolved(recipe: Recipe, origins: Origins, path: Path) -> None:
     """Write every value of a recipe with its origin; loading the file gives an equal recipe."""
-    partial = path.with_suffix(".partial")  # a run killed here must find the whole one again
-    partial.write_text(resolved_text(recipe, origins), encoding="utf-8")
-    partial.replace(path)
+    with whole_file(path) as partial:  # a run killed here must find the whole one again
+        partial.write_text(resolved_text(recipe, origins), encoding="utf-8")
 
 
 def resolved_text(recipe: Recipe, origins: Origins) -> str:

@@ -44,7 +44,7 @@ from rlvr.rollout.completion import OUTCOMES, Completion, as_rows
 from rlvr.rollout.cut import Lengths, assign_updates, deal
 from rlvr.rollout.difficulty import Difficulty
 from rlvr.rollout.dynamic import DynamicSampling, Supply
-from rlvr.rollout.generate import generate
+from rlvr.rollout.generate import distinct, generate
 from rlvr.rollout.generation import Advantage, Roller
 from rlvr.rollout.rows import rollout_metrics, token_batch, trim
 from rlvr.rollout.sampler import Row
@@ -272,10 +272,9 @@ class Trainer(GRPOTrainer):
         """
         limit = max_tokens or int(self.max_completion_length or 0)
         # the completions of a prompt share its tokens
-        distinct = {id(prompt): prompt for prompt in prompts}
-        tokens, _, _ = self._tokenize_prompts(list(distinct.values()))
-        of_prompt = dict(zip(distinct, tokens, strict=True))
-        prompt_ids = [of_prompt[id(prompt)] for prompt in prompts]
+        different, places = distinct(prompts)
+        tokens, _, _ = self._tokenize_prompts(different)
+        prompt_ids = [tokens[place] for place in places]
         wanted: dict[str, Any] = {
             "temperature": self.temperature if temperature is None else temperature,
             "top_p": self.top_p if top_p is None else top_p,

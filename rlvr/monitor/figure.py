@@ -11,6 +11,7 @@ import numpy as np
 from rlvr.monitor.panels import DASHES, RUN_COLORS, Line, Panel, make_panels, run_names, smooth
 from rlvr.monitor.store import Run
 from rlvr.monitor.summary import final_values
+from rlvr.whole_file import whole_file
 
 INK = "#2b2f36"
 GREY = "#6b7280"
@@ -28,9 +29,8 @@ def draw(runs: Sequence[Run], stem: Path, *, title: str = "") -> tuple[Path, Pat
     stem.parent.mkdir(parents=True, exist_ok=True)
     png, page = (stem.with_name(stem.name + end) for end in (".png", ".html"))
     for path, write in ((png, draw_png), (page, draw_html)):
-        partial = path.with_name(f".{path.name}.partial")
-        write(runs, partial, title=title)
-        partial.replace(path)
+        with whole_file(path) as partial:
+            write(runs, partial, title=title)
     return png, page
 
 

@@ -22,6 +22,8 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from rlvr.whole_file import whole_file
+
 METRICS_FILE = "metrics.jsonl"
 COMPLETIONS_FOLDER = "completions"
 RECIPE_FILE = "resolved.yaml"
@@ -123,14 +125,12 @@ class RunWriter:
         import pyarrow.parquet
 
         path = completions_path(self.folder, update)
-        partial = path.with_suffix(".partial")
         table = _table(update, rows)
         try:
             path.parent.mkdir(exist_ok=True)
-            pyarrow.parquet.write_table(table, partial, compression="zstd")
-            partial.replace(path)
+            with whole_file(path) as partial:
+                pyarrow.parquet.write_table(table, partial, compression="zstd")
         except OSError as error:
-            partial.unlink(missing_ok=True)  # leaves what room there is to the metrics
             if not self._completions_fail:
                 logger.warning(
                     "%s cannot be written (%s): training goes on, completions are left out until it can",
@@ -187,9 +187,8 @@ class RunWriter:
                 "computed again"
             )
         if later or torn:
-            partial = path.with_suffix(".partial")
-            partial.write_text("".join(x + "\n" for x in kept), "utf-8")
-            partial.replace(path)
+            with whole_file(path) as partial:
+                partial.write_text("".join(x + "\n" for x in kept), "utf-8")
         if torn:
             self.notes.append(f"{path}: the torn last line of the interrupted run was cut off")
 

@@ -13,6 +13,7 @@ from rlvr.console import plain_table, plural
 from rlvr.monitor.figure import GREY, GRID, INK
 from rlvr.monitor.panels import RUN_COLORS
 from rlvr.replay.replay import STEPS, Effect, Result
+from rlvr.whole_file import whole_file
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -203,9 +204,8 @@ def figure(result: Result, path: Path) -> Path:
     _style(linear, "Entropy change, weights shared", "first order in the weights, 0.001 nats")
     low, high = _span([*by_weights["optimizer"], *by_weights["sgd"]])
     linear.plot([low, high], [low, high], color="#9aa1ac", lw=0.8, ls=":", zorder=1)
-    partial = path.with_name(f".{path.name}.partial")
-    drawing.savefig(partial, dpi=130, format="png")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        drawing.savefig(partial, dpi=130, format="png")
     return path
 
 

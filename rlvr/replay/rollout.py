@@ -22,6 +22,7 @@ from rlvr.rollout.generation import REHEARSAL
 from rlvr.rollout.rehearsal import load_buffer
 from rlvr.rollout.stream import prompt_stream
 from rlvr.trainer import Trainer
+from rlvr.whole_file import whole_file
 
 FORMAT = 1
 _SAMPLING = {
@@ -169,9 +170,8 @@ def save(frozen: Frozen, path: Path) -> None:
         "tempered": {key: vars(part.to("cpu")) for key, part in frozen.tempered.items()},
         "rehearsal": {key: vars(part.to("cpu")) for key, part in frozen.rehearsal.items()},
     }
-    partial = path.with_name(f".{path.name}.partial")
-    torch.save(content, partial)
-    partial.replace(path)
+    with whole_file(path) as partial:
+        torch.save(content, partial)
 
 
 def load(path: Path) -> Frozen:

@@ -19,7 +19,6 @@ and unsolved prompts tested again), https://arxiv.org/abs/2507.04632 (counts tha
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from rlvr.batch import RolloutBatch
 from rlvr.data.source import prompt_text
 from rlvr.rewards.verdict import Outcome
 from rlvr.rollout.completion import OUTCOMES
+from rlvr.whole_file import whole_file
 
 DIFFICULTY = "difficulty.jsonl"
 """In a run folder and in that of a split."""
@@ -220,16 +220,15 @@ def prompt_id(row: Mapping[str, Any]) -> str:
 
 
 def write_memory(memory: Memory, rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write a line for every prompt that was judged: beside its place, and renamed.
+    """Write a line for every prompt that was judged, the file whole or not at all.
 
     Args:
         memory: Of the rows.
         rows: The data.
         path: The file.
     """
-    partial = path.with_name(f".{path.name}.partial")
     rates = memory.pass_rates.tolist()
-    with partial.open("w", encoding="utf-8") as file:
+    with whole_file(path) as partial, partial.open("w", encoding="utf-8") as file:
         for number in memory.visits.nonzero().squeeze(-1).tolist():
             line = {
                 "row": number,
@@ -241,7 +240,6 @@ def write_memory(memory: Memory, rows: Sequence[Mapping[str, Any]], path: Path) 
                 "prompt": _shortened(prompt_text(rows[number]["prompt"])),
             }
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    os.replace(partial, path)
 
 
 def read_memory(path: Path, rows: Sequence[Mapping[str, Any]]) -> Memory:

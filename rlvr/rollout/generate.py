@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Int
@@ -12,6 +12,21 @@ from transformers.cache_utils import DynamicLayer
 
 from rlvr.rollout.draws import drawing
 from rlvr.rollout.padding import exist, filled
+
+Item = TypeVar("Item")
+
+
+def distinct(items: Sequence[Item]) -> tuple[list[Item], list[int]]:
+    """Return the objects among the items, each once, and which of them every item is; equal objects are still two.
+
+    Example:
+        >>> one, other = [1], [1]
+        >>> distinct([one, one, other])
+        ([[1], [1]], [0, 0, 1])
+    """
+    found = {id(item): item for item in items}
+    place = {key: number for number, key in enumerate(found)}
+    return list(found.values()), [place[id(item)] for item in items]
 
 
 @torch.no_grad()
@@ -34,11 +49,10 @@ def generate(
         ends: Tokens that end a completion.
         pad_token: Id that fills up.
     """
-    distinct = {id(prompt): prompt for prompt in prompts}
-    place = {key: number for number, key in enumerate(distinct)}
-    index = torch.tensor([place[id(prompt)] for prompt in prompts], device=model.device)
-    mask = exist(list(distinct.values()), left=True)
-    ids = filled(list(distinct.values()), mask, pad_token).to(model.device)
+    different, places = distinct(prompts)
+    index = torch.tensor(places, device=model.device)
+    mask = exist(different, left=True)
+    ids = filled(different, mask, pad_token).to(model.device)
     mask = mask.to(model.device)
     known: dict[str, Any] = {}
     if shares_prompts(model, config) and ids.shape[1] > 1:

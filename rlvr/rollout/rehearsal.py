@@ -1,6 +1,5 @@
 """The rehearsal buffer: correct completions of the initial policy on prompts that it masters (DPH-RL)."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rlvr.batch import Origin, RolloutBatch
+from rlvr.whole_file import whole_file
 
 
 def choose_mastered(is_correct: Tensor, group_ids: Tensor, min_pass_rate: float) -> Tensor:
@@ -65,10 +65,9 @@ def draw(buffer: RolloutBatch, count: int, seed: int) -> RolloutBatch:
 
 
 def save_buffer(buffer: RolloutBatch, path: Path) -> None:
-    """Write the buffer beside its place and rename it."""
-    partial = path.with_suffix(".partial")
-    torch.save(vars(buffer), partial)
-    os.replace(partial, path)
+    """Write the buffer, whole or not at all."""
+    with whole_file(path) as partial:
+        torch.save(vars(buffer), partial)
 
 
 def load_buffer(path: Path) -> RolloutBatch:
